@@ -1,0 +1,193 @@
+//! Outbound units: frozen once, sent under one id with the same bytes for ever.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::generation::{Epoch, Window};
+use crate::pulse::{Aggregate, UnitTotals};
+
+/// `<incarnation>.<shard>.<epoch>.<n>`: unique over every store and every life of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(String);
+
+impl BatchId {
+    /// Names batch `number` of a generation.
+    pub fn new(incarnation: &str, shard: u16, epoch: Epoch, number: u64) -> Self {
+        BatchId(format!("{incarnation}.{shard}.{}.{number}", epoch.0))
+    }
+
+    /// Takes an id as a store, a header or an operator gives it.
+    pub fn from_text(id: impl Into<String>) -> Self {
+        BatchId(id.into())
+    }
+
+    /// The id as it is stored and sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The shard it names, if it has an id's form.
+    pub fn shard(&self) -> Option<u16> {
+        self.0.split('.').nth(1)?.parse().ok()
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How amounts stand in a batch's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AmountFormat {
+    /// A JSON number with all its digits.
+    #[default]
+    Number,
+    /// The same digits in a JSON string, for receivers whose JSON numbers are doubles.
+    Text,
+}
+
+/// A frozen part of a sealed generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its name, also the receiver's idempotency key.
+    pub id: BatchId,
+    /// The shard it was frozen from.
+    pub shard: u16,
+    /// The generation it was frozen from.
+    pub epoch: Epoch,
+    /// Its place in the generation, from 0.
+    pub number: u64,
+    /// The generation's window.
+    pub window: Window,
+    /// Aggregates inside.
+    pub aggregates: u64,
+    /// Their sums.
+    pub totals: UnitTotals,
+    /// The JSON array that is sent.
+    pub body: Vec<u8>,
+}
+
+#[derive(serde::Serialize)]
+struct DeliveredAggregate<'a> {
+    tenant_id: &'a str,
+    product_sku: &'a str,
+    used_amount: &'a RawValue,
+    use_unit: &'a str,
+}
+
+/// Writes the body of a batch: the original's format, an array of aggregates.
+pub fn body(aggregates: &[Aggregate], format: AmountFormat) -> Vec<u8> {
+    let mut body = Vec::with_capacity(aggregates.len() * 96 + 2);
+    body.push(b'[');
+    for (index, aggregate) in aggregates.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let digits = match format {
+            AmountFormat::Number => aggregate.used_amount.to_string(),
+            AmountFormat::Text => format!("\"{}\"", aggregate.used_amount),
+        };
+        let delivered = DeliveredAggregate {
+            tenant_id: &aggregate.key.tenant_id(),
+            product_sku: &aggregate.key.product_sku(),
+            used_amount: &RawValue::from_string(digits).expect("an amount prints as a JSON number"),
+            use_unit: aggregate.key.use_unit().name(),
+        };
+        serde_json::to_writer(&mut body, &delivered).expect("writing text to memory does not fail");
+    }
+    body.push(b']');
+    body
+}
+
+/// A batch in the outbox with the state of its delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// The batch, whole.
+    pub batch: Batch,
+    /// No attempt before this moment.
+    pub due: Timestamp,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// When the oldest attempt began that the receiver may have processed without our learning of it.
+    pub ambiguous_since: Option<Timestamp>,
+    /// What the last attempt said.
+    pub last_error: Option<String>,
+}
+
+/// What a delivery attempt's end means for the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The receiver has it: delete it.
+    Confirm,
+    /// Try again after a delay.
+    Retry {
+        /// From now, by the store's clock.
+        delay: Duration,
+        /// See [`OutboxEntry::ambiguous_since`].
+        ambiguous_since: Option<Timestamp>,
+        /// For the operator.
+        error: String,
+    },
+    /// Keep it whole among the dead letters.
+    DeadLetter {
+        /// For the operator.
+        reason: String,
+    },
+}
+
+/// A batch that the receiver refused for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The batch, whole.
+    pub batch: Batch,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why it is here.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amount::Amount;
+    use crate::pulse::{AggregateKey, Unit};
+
+    fn aggregate(tenant_id: &str, nanos: i128) -> Aggregate {
+        Aggregate {
+            key: AggregateKey::new(tenant_id, "banana \"é\"", Unit::GbPerSec),
+            used_amount: Amount::from_nanos(nanos),
+        }
+    }
+
+    fn check(aggregates: &[Aggregate], format: AmountFormat, expected: &str) {
+        assert_eq!(String::from_utf8(body(aggregates, format)).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_body_keeps_every_digit() {
+        check(&[], AmountFormat::Number, "[]");
+        check(
+            &[aggregate("acme:eu|x%", 123_456_789_012_345_678_901_234_567), aggregate("b", 1)],
+            AmountFormat::Number,
+            r#"[{"tenant_id":"acme:eu|x%","product_sku":"banana \"é\"","used_amount":123456789012345678.901234567,"use_unit":"GB/sec"},{"tenant_id":"b","product_sku":"banana \"é\"","used_amount":0.000000001,"use_unit":"GB/sec"}]"#,
+        );
+        check(
+            &[aggregate("a", 100_000_000)],
+            AmountFormat::Text,
+            r#"[{"tenant_id":"a","product_sku":"banana \"é\"","used_amount":"0.1","use_unit":"GB/sec"}]"#,
+        );
+    }
+
+    #[test]
+    fn an_id_names_its_shard() {
+        let id = BatchId::new("4b7c", 3, Epoch(12), 0);
+        assert_eq!(id.as_str(), "4b7c.3.12.0");
+        assert_eq!(id.shard(), Some(3));
+        assert_eq!(BatchId::from_text("nonsense").shard(), None);
+    }
+}

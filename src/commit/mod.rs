@@ -1,0 +1,3 @@
+//! From the queue to the store: groups of pulses, committed together, then acknowledged.
+
+pub mod group;

@@ -1,0 +1,3 @@
+//! The `ingestor` command.
+
+fn main() {}
