@@ -7,8 +7,20 @@ pub mod generation;
 pub mod lease;
 pub mod batch;
 pub mod ledger;
-// From a client to the queue, from the queue to the store.
+// From a client to the queue, and from the queue to the store.
+pub mod intake;
+pub mod queue;
 pub mod commit;
 pub mod store;
+// From the store to the receiver.
+pub mod outbox;
+// The stages wired together.
+pub mod service;
 // What every stage uses.
+pub mod backoff;
 pub mod clock;
+pub mod config;
+pub mod logging;
+pub mod metrics;
+pub mod shutdown;
+pub mod threads;

@@ -1,0 +1,143 @@
+//! Settings in two stages: what was said ([`RawSettings`]), then what the program needs ([`Config`]).
+//!
+//! The only module that reads the environment. Every mistake is reported at once, by the variable's name.
+
+mod raw;
+mod validate;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::batch::AmountFormat;
+use crate::store::StoreSettings;
+use crate::store::redis::RedisSettings;
+
+pub use raw::{RawSettings, load_env_file};
+
+/// Everything `ingestor serve` needs, valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where pulses come in.
+    pub intake: IntakeSettings,
+    /// The queue and the threads behind it.
+    pub commit: CommitSettings,
+    /// Which store.
+    pub store: StoreChoice,
+    /// What the store decides.
+    pub store_settings: StoreSettings,
+    /// Toggling, freezing and delivering.
+    pub outbox: OutboxSettings,
+    /// Where the log goes.
+    pub log: LogSettings,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug)]
+pub struct IntakeSettings {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Longest body, in bytes.
+    pub max_body_bytes: u64,
+    /// How long a request may take from its head to its answer.
+    pub request_timeout: Duration,
+    /// How long a drain waits for what was accepted.
+    pub drain_timeout: Duration,
+}
+
+/// The commit stage.
+#[derive(Clone, Debug)]
+pub struct CommitSettings {
+    /// Worker threads, each with a connection of its own.
+    pub workers: usize,
+    /// Pulses the queue holds at most.
+    pub channel_capacity: usize,
+    /// Pulses after which a group is closed.
+    pub group_max: usize,
+    /// How long a worker repeats a group whose answer was lost.
+    pub patience: Duration,
+}
+
+/// Which store to use.
+#[derive(Clone, Debug)]
+pub enum StoreChoice {
+    /// SQLite in this directory.
+    Embedded(PathBuf),
+    /// A Redis server.
+    Redis(RedisSettings),
+}
+
+/// The scheduler and the delivery.
+#[derive(Clone, Debug)]
+pub struct OutboxSettings {
+    /// Pause between a toggle and the freezing of what it sealed.
+    pub stabilization_delay: Duration,
+    /// Aggregates in a batch at most.
+    pub batch_size: usize,
+    /// Length of the lease; it is renewed after a third of it.
+    pub lease_length: Duration,
+    /// How amounts stand in a body.
+    pub amount_format: AmountFormat,
+    /// Where to deliver; `None` keeps batches in the outbox.
+    pub receiver: Option<ReceiverSettings>,
+}
+
+/// The receiver and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct ReceiverSettings {
+    /// `API_URL_SENDER`, http or https.
+    pub url: String,
+    /// Sent as the `Authorization` header.
+    pub authorization: Option<Secret>,
+    /// Deliveries in flight at most.
+    pub concurrency: usize,
+    /// Limit of one attempt, from connecting to the whole answer.
+    pub timeout: Duration,
+    /// For how long the receiver remembers batch ids.
+    pub dedup_window: Duration,
+}
+
+/// Console and file log.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Least severe level that is written.
+    pub level: log::LevelFilter,
+    /// Directory of the log files.
+    pub dir: PathBuf,
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Every mistake in the settings, one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the settings have {} mistake(s):", self.0.len())?;
+        self.0.iter().try_for_each(|mistake| writeln!(f, "  {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}

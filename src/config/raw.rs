@@ -1,0 +1,126 @@
+//! What was said: flags, environment and the `.env` file, as text.
+
+use std::path::Path;
+
+use clap::Args;
+
+/// The settings as they were given. A flag wins over the environment, the environment over the `.env` file; an empty
+/// value counts as not given.
+// No `Debug`: it holds secrets.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Settings")]
+pub struct RawSettings {
+    /// Address to listen on; containers set 0.0.0.0 [default: 127.0.0.1]
+    #[arg(long, env = "INGESTOR_HOST", hide_env_values = true, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Port to listen on [default: 8070]
+    #[arg(long, env = "INGESTOR_PORT", hide_env_values = true, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Redis server with user and password, rediss:// for TLS, redis+unix:///path for a socket; without it or a Redis
+    /// host, the embedded store is used
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// File that holds the Redis URL
+    #[arg(long, env = "REDIS_URL_FILE", hide_env_values = true, value_name = "FILE")]
+    pub redis_url_file: Option<String>,
+    /// Host of the Redis server
+    #[arg(long, env = "REDIS_HOST", hide_env_values = true, value_name = "HOST")]
+    pub redis_host: Option<String>,
+    /// Port of the Redis server [default: 6379]
+    #[arg(long, env = "REDIS_PORT", hide_env_values = true, value_name = "PORT")]
+    pub redis_port: Option<String>,
+    /// Prefix of every key in Redis [default: ingestor]
+    #[arg(long, env = "REDIS_KEY_PREFIX", hide_env_values = true, value_name = "PREFIX")]
+    pub redis_key_prefix: Option<String>,
+    /// Shards that tenants are spread over in Redis; recorded in the store at its first start [default: 1]
+    #[arg(long, env = "REDIS_SHARDS", hide_env_values = true, value_name = "N")]
+    pub redis_shards: Option<String>,
+    /// Replicas that must have a group before it is acknowledged [default: 0]
+    #[arg(long, env = "WAIT_REPLICAS", hide_env_values = true, value_name = "N")]
+    pub wait_replicas: Option<String>,
+    /// Directory of the embedded store [default: ./data]
+    #[arg(long, env = "DATA_DIR", hide_env_values = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Where batches are POSTed, http or https; without it they stay in the outbox
+    #[arg(long, env = "API_URL_SENDER", hide_env_values = true, value_name = "URL")]
+    pub api_url_sender: Option<String>,
+    /// Value of the Authorization header sent to the receiver
+    #[arg(long, env = "SENDER_AUTHORIZATION", hide_env_values = true, value_name = "VALUE")]
+    pub sender_authorization: Option<String>,
+    /// File that holds the Authorization header's value
+    #[arg(long, env = "SENDER_AUTHORIZATION_FILE", hide_env_values = true, value_name = "FILE")]
+    pub sender_authorization_file: Option<String>,
+    /// Length of a billing window, aligned to the wall clock [default: 1h]
+    #[arg(long, env = "INTERVAL_TO_SEND", hide_env_values = true, value_name = "DURATION")]
+    pub interval_to_send: Option<String>,
+    /// Pause between the toggle of a window and the freezing of its batches [default: 5s]
+    #[arg(long, env = "STABILIZATION_DELAY", hide_env_values = true, value_name = "DURATION")]
+    pub stabilization_delay: Option<String>,
+    /// Aggregates in a batch at most [default: 500]
+    #[arg(long, env = "BATCH_QTY_TO_SEND", hide_env_values = true, value_name = "N")]
+    pub batch_qty_to_send: Option<String>,
+    /// Deliveries in flight at most [default: 5]
+    #[arg(long, env = "DELIVERY_CONCURRENCY", hide_env_values = true, value_name = "N")]
+    pub delivery_concurrency: Option<String>,
+    /// Limit of one delivery attempt [default: 10s]
+    #[arg(long, env = "DELIVERY_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub delivery_timeout: Option<String>,
+    /// Amounts in a batch as a JSON number or as a string [default: number]
+    #[arg(long, env = "AMOUNT_FORMAT", hide_env_values = true, value_name = "number|string")]
+    pub amount_format: Option<String>,
+    /// For how long the receiver remembers batch ids; a batch that it may have processed longer ago than this is put
+    /// among the dead letters instead of being sent again [default: 24h]
+    #[arg(long, env = "RECEIVER_DEDUP_WINDOW", hide_env_values = true, value_name = "DURATION")]
+    pub receiver_dedup_window: Option<String>,
+    /// For how long a deliverer that died keeps the others waiting [default: 15s]
+    #[arg(long, env = "LEASE_DURATION", hide_env_values = true, value_name = "DURATION")]
+    pub lease_duration: Option<String>,
+    /// Threads that commit groups, each with a connection of its own [default: 4, or as many as there are cores]
+    #[arg(long, env = "WORKERS", hide_env_values = true, value_name = "N")]
+    pub workers: Option<String>,
+    /// Pulses that may wait for a worker; beyond it the answer is 503 [default: 50000]
+    #[arg(long, env = "CHANNEL_CAPACITY", hide_env_values = true, value_name = "N")]
+    pub channel_capacity: Option<String>,
+    /// Pulses committed together at most, unless one request has more [default: 512]
+    #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
+    pub group_max: Option<String>,
+    /// Longest body of a request [default: 8388608]
+    #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES")]
+    pub max_body_bytes: Option<String>,
+    /// How long a request may take before it is answered with 503 [default: 10s]
+    #[arg(long, env = "REQUEST_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub request_timeout: Option<String>,
+    /// How long a drain waits for what was accepted [default: 25s]
+    #[arg(long, env = "DRAIN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+    /// Aggregates one tenant may have in one window; beyond it the answer is 429 [default: 100000]
+    #[arg(long, env = "TENANT_CARDINALITY_MAX", hide_env_values = true, value_name = "N")]
+    pub tenant_cardinality_max: Option<String>,
+    /// For how long a pulse id is remembered at least [default: 24h]
+    #[arg(long, env = "DEDUP_WINDOW", hide_env_values = true, value_name = "DURATION")]
+    pub dedup_window: Option<String>,
+    /// Pulse ids remembered at once; beyond it pulses with new ids are answered with 503 [default: 10000000]
+    #[arg(long, env = "DEDUP_IDS_MAX", hide_env_values = true, value_name = "N")]
+    pub dedup_ids_max: Option<String>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Directory of the log file, rotated at 10 MiB, five kept [default: log]
+    #[arg(long, env = "LOG_DIR", hide_env_values = true, value_name = "DIR")]
+    pub log_dir: Option<String>,
+}
+
+/// Reads `.env` in the working directory, if there is one. What the real environment has is left alone.
+///
+/// Call it before the first thread starts.
+///
+/// # Errors
+/// A message with the line that can't be read.
+pub fn load_env_file() -> Result<(), String> {
+    let path = Path::new(".env");
+    match dotenvy::from_path(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        Err(error) => Err(format!("the file .env can't be read: {error}")),
+    }
+}

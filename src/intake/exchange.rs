@@ -1,0 +1,276 @@
+//! One request and its answer, in its connection's turn.
+//!
+//! `tiny_http` hands over pipelined requests all at once, and writing the second answer blocks until the first one is
+//! written. So a connection has at most one exchange at a time; the requests behind it wait here, not in a thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tiny_http::Request;
+
+use crate::intake::pool::Pool;
+use crate::intake::respond::Reply;
+use crate::metrics::Metrics;
+
+/// Requests that may wait behind one connection's exchange. Later ones are dropped unanswered, as is all that follows
+/// on that connection, so that no answer is ever taken for another request's.
+const PIPELINE_MAX: usize = 128;
+/// Locks that the connections are spread over.
+const STRIPES: usize = 16;
+/// Bodies up to this length are already in memory when `tiny_http` hands a request over.
+const BUFFERED_BODY_MAX: usize = 1024;
+
+/// A request that must be answered, and the right to do so now.
+pub struct Exchange {
+    request: Request,
+    body_read: bool,
+    started: Instant,
+    // Declared last: the turn passes on only after the request is gone.
+    turn: Turn,
+}
+
+/// What a pool thread does.
+pub enum Job {
+    /// Handle a request from its start.
+    Handle(Exchange),
+    /// Write a finished answer.
+    Answer(Exchange, Reply),
+    /// Let go of a request without an answer; this may read what is left of its body.
+    Discard(Request),
+}
+
+/// Why a body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// Longer than allowed.
+    TooLong,
+    /// It did not arrive in time.
+    TooSlow,
+    /// The client left, or its framing is broken.
+    Broken,
+}
+
+/// Every connection with an exchange, and what waits behind it.
+pub struct Turns {
+    stripes: [Mutex<HashMap<SocketAddr, Waiting>>; STRIPES],
+    hasher: RandomState,
+    in_flight: AtomicUsize,
+    pool: OnceLock<Pool<Job>>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    /// Too many requests came: nothing more is answered on this connection.
+    cut: bool,
+}
+
+struct Turn {
+    turns: Arc<Turns>,
+    /// `None` where the transport has no addresses to tell connections apart.
+    connection: Option<SocketAddr>,
+}
+
+impl Turns {
+    /// No connections yet. [`Turns::set_pool`] must follow before the first request.
+    pub fn new(metrics: Metrics) -> Arc<Self> {
+        Arc::new(Turns {
+            stripes: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            in_flight: AtomicUsize::new(0),
+            pool: OnceLock::new(),
+            metrics,
+        })
+    }
+
+    /// Names the pool that takes over whatever may block.
+    pub fn set_pool(&self, pool: Pool<Job>) {
+        if self.pool.set(pool).is_err() {
+            log::error!("the intake's pool was set twice; the first one stays");
+        }
+    }
+
+    /// Runs a job in the pool.
+    pub fn submit(&self, job: Job) {
+        match self.pool.get() {
+            Some(pool) => pool.submit(job),
+            None => log::error!("a request came before the intake was ready"),
+        }
+    }
+
+    /// Takes a request in the order it was read from its connection. Returns its exchange if the connection has none,
+    /// otherwise keeps it until its turn comes.
+    pub fn arrive(self: &Arc<Self>, request: Request) -> Option<Exchange> {
+        let connection = request.remote_addr().copied();
+        if let Some(address) = connection {
+            let mut stripe = self.stripe(&address).lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(waiting) = stripe.get_mut(&address) {
+                let discarded = waiting.push(request);
+                drop(stripe);
+                if let Some(request) = discarded {
+                    self.submit(Job::Discard(request));
+                }
+                return None;
+            }
+            stripe.insert(address, Waiting::default());
+        }
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Some(Exchange::new(request, Turn { turns: self.clone(), connection }))
+    }
+
+    /// Exchanges that are not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    fn stripe(&self, address: &SocketAddr) -> &Mutex<HashMap<SocketAddr, Waiting>> {
+        &self.stripes[self.hasher.hash_one(address) as usize % STRIPES]
+    }
+
+    /// The next request of a connection whose exchange has ended, if one waits.
+    fn pass_on(&self, address: &SocketAddr) -> Option<Request> {
+        let mut stripe = self.stripe(address).lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = stripe.get_mut(address)?;
+        let next = waiting.requests.pop_front();
+        // A cut connection keeps its entry: what still arrives on it must not be answered.
+        if next.is_none() && !waiting.cut {
+            stripe.remove(address);
+        }
+        next
+    }
+}
+
+impl Waiting {
+    /// Gives the request back if it must not be answered.
+    fn push(&mut self, request: Request) -> Option<Request> {
+        if !self.cut && self.requests.len() == PIPELINE_MAX {
+            log::warn!(
+                "a client sent more than {PIPELINE_MAX} requests without waiting for answers; the rest get none"
+            );
+            self.cut = true;
+        }
+        if self.cut {
+            return Some(request);
+        }
+        self.requests.push_back(request);
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let next = self.connection.and_then(|address| self.turns.pass_on(&address));
+        match next {
+            Some(request) => {
+                let turn = Turn { turns: self.turns.clone(), connection: self.connection };
+                self.turns.submit(Job::Handle(Exchange::new(request, turn)));
+            }
+            None => {
+                self.turns.in_flight.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+impl Exchange {
+    fn new(request: Request, turn: Turn) -> Self {
+        Exchange { request, body_read: false, started: Instant::now(), turn }
+    }
+
+    /// The request's head.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// When the request was taken up.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// A header's value, by its name without regard to case.
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        let header = self.request.headers().iter().find(|header| header.field.equiv(name))?;
+        Some(header.value.as_str())
+    }
+
+    /// Whether reading the body can't block.
+    pub fn body_is_buffered(&self) -> bool {
+        let short = self.request.body_length().is_none_or(|length| length <= BUFFERED_BODY_MAX);
+        short
+            && self.header("Transfer-Encoding").is_none()
+            && self.header("Expect").is_none()
+            && !self.header("Connection").is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
+    }
+
+    /// Reads the body to its end.
+    ///
+    /// # Errors
+    /// [`BodyError`], with the rest of the body unread.
+    pub fn read_body(&mut self, max_bytes: u64, deadline: Instant) -> Result<Vec<u8>, BodyError> {
+        let announced = self.request.body_length().unwrap_or(0) as u64;
+        if announced > max_bytes {
+            return Err(BodyError::TooLong);
+        }
+        let mut body = Vec::with_capacity(announced as usize);
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.request.as_reader().read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => body.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Err(BodyError::TooSlow),
+                Err(_) => return Err(BodyError::Broken),
+            }
+            if body.len() as u64 > max_bytes {
+                return Err(BodyError::TooLong);
+            }
+            if Instant::now() > deadline {
+                return Err(BodyError::TooSlow);
+            }
+        }
+        if (body.len() as u64) < announced {
+            return Err(BodyError::Broken);
+        }
+        self.body_read = true;
+        Ok(body)
+    }
+
+    /// Answers. A client that is gone is no error: whatever it sent is stored or not, as the answer would have said.
+    pub fn reply(self, reply: Reply) {
+        let Exchange { request, body_read, started, turn } = self;
+        turn.turns.metrics.count_request(reply.status);
+        if request.url().trim_start_matches("/v1").starts_with("/ingest") {
+            turn.turns.metrics.observe_request(started.elapsed());
+        }
+        let no_body = request.body_length().is_none_or(|length| length == 0);
+        let written = if body_read || no_body { reply.write(request) } else { reply.write_before_body(request) };
+        if let Err(error) = written {
+            log::debug!("an answer was not taken by its client: {error}");
+        }
+        drop(turn);
+    }
+
+    /// Answers from a pool thread, since the caller must not block on the client.
+    pub fn reply_from_pool(self, reply: Reply) {
+        let turns = self.turn.turns.clone();
+        turns.submit(Job::Answer(self, reply));
+    }
+
+    /// Is handled from a pool thread, since that may block.
+    pub fn handle_in_pool(self) {
+        let turns = self.turn.turns.clone();
+        turns.submit(Job::Handle(self));
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+/// How long a write to a client may make no progress.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,105 @@
+//! Threads for whatever may block on a client, so that the accept loop never does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+
+/// More threads than this are not started; further jobs wait. A client can have one job at a time, so the number of
+/// connections bounds the jobs that wait.
+const THREADS_MAX: usize = 1024;
+/// A thread without a job for this long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A pool that grows with the number of jobs that block.
+pub struct Pool<J> {
+    /// Without capacity: a job is taken only by a thread that waits for one at that moment.
+    handoff: Sender<J>,
+    /// Jobs that no thread could be started for.
+    overflow: Sender<J>,
+    shared: Arc<Shared<J>>,
+}
+
+struct Shared<J> {
+    handed_off: Receiver<J>,
+    overflowed: Receiver<J>,
+    threads: AtomicUsize,
+    run: Box<dyn Fn(J) + Send + Sync>,
+}
+
+impl<J: Send + 'static> Pool<J> {
+    /// A pool without threads yet; each job is given to `run`.
+    pub fn new(run: impl Fn(J) + Send + Sync + 'static) -> Self {
+        let (handoff, handed_off) = bounded(0);
+        let (overflow, overflowed) = unbounded();
+        let shared = Shared { handed_off, overflowed, threads: AtomicUsize::new(0), run: Box::new(run) };
+        Pool { handoff, overflow, shared: Arc::new(shared) }
+    }
+
+    /// Hands a job over without waiting.
+    pub fn submit(&self, job: J) {
+        let (Err(TrySendError::Full(job)) | Err(TrySendError::Disconnected(job))) = self.handoff.try_send(job) else {
+            return;
+        };
+        // The pool itself holds the receiving end, so this can't fail.
+        let _ = self.overflow.send(job);
+        self.start_thread();
+    }
+
+    fn start_thread(&self) {
+        if self.shared.threads.fetch_add(1, Ordering::AcqRel) < THREADS_MAX {
+            let shared = self.shared.clone();
+            let started = std::thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
+            let Err(error) = started else { return };
+            log::warn!("no further thread for slow requests, they wait for one: {error}");
+        }
+        self.shared.threads.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn work<J>(shared: &Shared<J>) {
+    loop {
+        let job = select! {
+            recv(shared.overflowed) -> job => job,
+            recv(shared.handed_off) -> job => job,
+            default(IDLE) => break,
+        };
+        let Ok(job) = job else { break };
+        (shared.run)(job);
+    }
+    shared.threads.fetch_sub(1, Ordering::AcqRel);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Barrier, mpsc};
+
+    #[test]
+    fn jobs_that_block_do_not_hold_up_others() {
+        // All of them must run at once to pass the barrier.
+        let barrier = Arc::new(Barrier::new(20));
+        let (done, finished) = mpsc::channel();
+        let pool = Pool::new(move |job: usize| {
+            barrier.wait();
+            done.send(job).unwrap();
+        });
+        (0..20).for_each(|job| pool.submit(job));
+        let mut jobs: Vec<usize> = finished.iter().take(20).collect();
+        jobs.sort_unstable();
+        assert_eq!(jobs, (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn threads_are_used_again() {
+        let (done, finished) = mpsc::channel();
+        let pool = Pool::new(move |_: usize| done.send(std::thread::current().id()).unwrap());
+        let mut ids = std::collections::HashSet::new();
+        for job in 0..100 {
+            pool.submit(job);
+            ids.insert(finished.recv().unwrap());
+        }
+        assert!(ids.len() < 50, "{} threads for one job at a time", ids.len());
+    }
+}

@@ -1,0 +1,57 @@
+//! The program's log: to the console, and to a rotated file.
+
+use std::fs;
+use std::path::Path;
+
+use file_rotate::compression::Compression;
+use file_rotate::suffix::AppendCount;
+use file_rotate::{ContentLimit, FileRotate};
+use log::LevelFilter;
+use simplelog::{ColorChoice, CombinedLogger, ConfigBuilder, SharedLogger, TermLogger, TerminalMode, WriteLogger};
+
+/// Bytes after which a log file is rotated.
+const FILE_BYTES_MAX: usize = 10 << 20;
+/// Rotated files that are kept.
+const FILES_KEPT: usize = 5;
+
+/// Starts logging to the console (warnings and errors to stderr) and to `dir/file_name`.
+///
+/// # Errors
+/// A message if the directory can't be written or a logger runs already.
+pub fn start(level: LevelFilter, dir: &Path, file_name: &str) -> Result<(), String> {
+    fs::create_dir_all(dir).map_err(|error| format!("LOG_DIR={}: {error}", dir.display()))?;
+    let path = dir.join(file_name);
+    // The rotating writer does not report a file it can't write, so this is asked first.
+    let opened = fs::OpenOptions::new().create(true).append(true).open(&path);
+    opened.map_err(|error| format!("{}: {error}", path.display()))?;
+    let limit = ContentLimit::BytesSurpassed(FILE_BYTES_MAX);
+    let file = FileRotate::new(path, AppendCount::new(FILES_KEPT), limit, Compression::None, None);
+    init(vec![console(level), WriteLogger::new(level, config(), file)])
+}
+
+/// Starts logging to the console only, for commands that answer on standard output.
+///
+/// # Errors
+/// A message if a logger runs already.
+pub fn start_console(level: LevelFilter) -> Result<(), String> {
+    let stderr = TermLogger::new(level, config(), TerminalMode::Stderr, ColorChoice::Auto);
+    init(vec![stderr])
+}
+
+fn console(level: LevelFilter) -> Box<dyn SharedLogger> {
+    TermLogger::new(level, config(), TerminalMode::Mixed, ColorChoice::Auto)
+}
+
+fn init(loggers: Vec<Box<dyn SharedLogger>>) -> Result<(), String> {
+    CombinedLogger::init(loggers).map_err(|error| error.to_string())
+}
+
+fn config() -> simplelog::Config {
+    ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        // Libraries speak through our own messages: their errors are handled, and logged once, by us.
+        .add_filter_allow_str("ingestor")
+        .build()
+}

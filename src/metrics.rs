@@ -1,0 +1,404 @@
+//! Every metric the program exports, in one registry that is passed down. No tenant and no SKU is ever a label.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::amount::Amount;
+use crate::clock::Timestamp;
+use crate::generation::OpenGeneration;
+use crate::ledger::Ledger;
+use crate::pulse::Unit;
+use crate::store::{OutboxStatus, Outcome, StoreError};
+
+/// Upper bounds, in seconds, from a store in memory to one in trouble.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of a group's size, in pulses.
+const PULSES: [f64; 12] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 4096.0, 65536.0];
+
+/// A cheap handle to all metrics.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    pulse_channel_size: IntGauge,
+    pulses_sent_total: IntCounter,
+    pulses_sent_failed_total: IntCounter,
+    pulses_total: IntCounterVec,
+    requests_total: IntCounterVec,
+    request_duration_seconds: Histogram,
+    commit_duration_seconds: Histogram,
+    group_pulses: Histogram,
+    store_errors_total: IntCounterVec,
+    store_up: IntGauge,
+    open_generation_epoch: IntGauge,
+    open_generation_age_seconds: Gauge,
+    sealed_generations: IntGauge,
+    outbox_batches: IntGauge,
+    outbox_oldest_age_seconds: Gauge,
+    delivery_attempts_total: IntCounterVec,
+    delivery_duration_seconds: Histogram,
+    dead_letters: IntGauge,
+    last_successful_cycle_timestamp_seconds: Gauge,
+    conservation_difference: GaugeVec,
+    lease_held: IntGauge,
+    breaker_open: IntGauge,
+}
+
+/// How a delivery attempt ended, as its metric's label says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the labels")]
+pub enum AttemptResult {
+    Confirmed,
+    Retry,
+    DeadLetter,
+    Paused,
+}
+
+/// Why pulses were turned away before they reached a worker, as the metric's label says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the labels")]
+pub enum TurnedAway {
+    Invalid,
+    QueueFull,
+    StoreDown,
+    Draining,
+}
+
+impl Metrics {
+    /// Registers everything in a new registry.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let inner = Inner {
+            pulse_channel_size: int_gauge(r, "pulse_channel_size", "Pulses waiting in the queue for a worker"),
+            pulses_sent_total: counter(r, "pulses_sent_total", "Aggregates in batches that the receiver confirmed"),
+            pulses_sent_failed_total: counter(
+                r,
+                "pulses_sent_failed_total",
+                "Aggregates in delivery attempts that were not confirmed",
+            ),
+            pulses_total: counters(r, "ingestor_pulses_total", "Pulses by what became of them", "outcome"),
+            requests_total: counters(r, "ingestor_requests_total", "Answered requests by status", "status"),
+            request_duration_seconds: histogram(
+                r,
+                "ingestor_request_duration_seconds",
+                "From the head of an /ingest request to its answer",
+                &SECONDS,
+            ),
+            commit_duration_seconds: histogram(
+                r,
+                "ingestor_commit_duration_seconds",
+                "From handing a group to the store to its answer",
+                &SECONDS,
+            ),
+            group_pulses: histogram(r, "ingestor_group_pulses", "Pulses in a committed group", &PULSES),
+            store_errors_total: counters(r, "ingestor_store_errors_total", "Failed calls to the store", "kind"),
+            store_up: int_gauge(r, "ingestor_store_up", "1 while the store takes groups"),
+            open_generation_epoch: int_gauge(r, "ingestor_open_generation_epoch", "Number of the open generation"),
+            open_generation_age_seconds: gauge(
+                r,
+                "ingestor_open_generation_age_seconds",
+                "Time since the open generation's window began",
+            ),
+            sealed_generations: int_gauge(
+                r,
+                "ingestor_sealed_generations",
+                "Sealed generations that are not frozen whole yet",
+            ),
+            outbox_batches: int_gauge(r, "ingestor_outbox_batches", "Frozen batches that no receiver confirmed yet"),
+            outbox_oldest_age_seconds: gauge(
+                r,
+                "ingestor_outbox_oldest_age_seconds",
+                "Time since the oldest batch in the outbox was frozen",
+            ),
+            delivery_attempts_total: counters(r, "ingestor_delivery_attempts_total", "Delivery attempts", "result"),
+            delivery_duration_seconds: histogram(
+                r,
+                "ingestor_delivery_duration_seconds",
+                "Duration of one delivery attempt",
+                &SECONDS,
+            ),
+            dead_letters: int_gauge(r, "ingestor_dead_letters", "Batches that the receiver refused for good"),
+            last_successful_cycle_timestamp_seconds: gauge(
+                r,
+                "ingestor_last_successful_cycle_timestamp_seconds",
+                "When a window was last delivered whole, in seconds since 1970",
+            ),
+            conservation_difference: differences(r),
+            lease_held: int_gauge(r, "ingestor_lease_held", "Shards whose lease this process holds"),
+            breaker_open: int_gauge(r, "ingestor_breaker_open", "1 while deliveries pause behind the breaker"),
+            registry,
+        };
+        inner.store_up.set(1);
+        inner.register_build_info();
+        #[cfg(target_os = "linux")]
+        inner.register_process();
+        for outcome in OUTCOMES {
+            inner.pulses_total.with_label_values(&[outcome]);
+        }
+        for result in ["confirmed", "retry", "dead_letter", "paused"] {
+            inner.delivery_attempts_total.with_label_values(&[result]);
+        }
+        for kind in ["unavailable", "unknown", "fenced", "corrupt", "misconfigured"] {
+            inner.store_errors_total.with_label_values(&[kind]);
+        }
+        Metrics(Arc::new(inner))
+    }
+
+    /// Counts what a commit said of each pulse.
+    pub fn count_outcomes(&self, outcomes: &[Outcome]) {
+        let mut counts = [0u64; OUTCOMES.len()];
+        outcomes.iter().for_each(|&outcome| counts[outcome_index(outcome)] += 1);
+        for (label, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.0.pulses_total.with_label_values(&[label]).inc_by(count);
+        }
+    }
+
+    /// Counts pulses that never reached a worker.
+    pub fn count_turned_away(&self, why: TurnedAway, pulses: usize) {
+        let label = match why {
+            TurnedAway::Invalid => "invalid",
+            TurnedAway::QueueFull => "queue_full",
+            TurnedAway::StoreDown => "not_stored",
+            TurnedAway::Draining => "draining",
+        };
+        self.0.pulses_total.with_label_values(&[label]).inc_by(pulses as u64);
+    }
+
+    /// Counts an answered request.
+    pub fn count_request(&self, status: u16) {
+        let mut digits = [0; 3];
+        let digits = three_digits(status, &mut digits);
+        self.0.requests_total.with_label_values(&[digits]).inc();
+    }
+
+    /// Notes how long an `/ingest` request took.
+    pub fn observe_request(&self, duration: Duration) {
+        self.0.request_duration_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Notes a group's size and the duration of its commit.
+    pub fn observe_commit(&self, pulses: usize, duration: Duration) {
+        self.0.group_pulses.observe(pulses as f64);
+        self.0.commit_duration_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a failed call to the store.
+    pub fn count_store_error(&self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::Unknown(_) => "unknown",
+            StoreError::Fenced => "fenced",
+            StoreError::Corrupt(_) => "corrupt",
+            StoreError::Misconfigured(_) => "misconfigured",
+        };
+        self.0.store_errors_total.with_label_values(&[kind]).inc();
+    }
+
+    /// Notes a delivery attempt for a batch with so many aggregates.
+    pub fn observe_attempt(&self, result: AttemptResult, aggregates: u64, duration: Duration) {
+        let label = match result {
+            AttemptResult::Confirmed => "confirmed",
+            AttemptResult::Retry => "retry",
+            AttemptResult::DeadLetter => "dead_letter",
+            AttemptResult::Paused => "paused",
+        };
+        self.0.delivery_attempts_total.with_label_values(&[label]).inc();
+        self.0.delivery_duration_seconds.observe(duration.as_secs_f64());
+        match result {
+            AttemptResult::Confirmed => self.0.pulses_sent_total.inc_by(aggregates),
+            _ => self.0.pulses_sent_failed_total.inc_by(aggregates),
+        }
+    }
+
+    /// How many shards' leases this process holds.
+    pub fn set_leases_held(&self, shards: usize) {
+        self.0.lease_held.set(shards as i64);
+    }
+
+    /// Whether deliveries pause.
+    pub fn set_breaker_open(&self, open: bool) {
+        self.0.breaker_open.set(i64::from(open));
+    }
+
+    /// A window was delivered whole.
+    pub fn set_last_successful_cycle(&self, at: Timestamp) {
+        self.0.last_successful_cycle_timestamp_seconds.set(at.0 as f64 / 1000.0);
+    }
+
+    /// What is in the queue and whether the store takes groups, just before a scrape.
+    pub fn set_intake(&self, pulses_waiting: usize, store_up: bool) {
+        self.0.pulse_channel_size.set(pulses_waiting as i64);
+        self.0.store_up.set(i64::from(store_up));
+    }
+
+    /// The store's own view, just before a scrape.
+    pub fn set_generation(&self, open: &OpenGeneration, sealed: usize, now: Timestamp) {
+        self.0.open_generation_epoch.set(open.epoch.0 as i64);
+        self.0.open_generation_age_seconds.set(now.since(open.window.start).as_secs_f64());
+        self.0.sealed_generations.set(sealed as i64);
+    }
+
+    /// What waits to be delivered, just before a scrape.
+    pub fn set_outbox(&self, status: &OutboxStatus, now: Timestamp) {
+        self.0.outbox_batches.set(status.batches as i64);
+        let age = status.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        self.0.outbox_oldest_age_seconds.set(age.as_secs_f64());
+        self.0.dead_letters.set(status.dead_letters as i64);
+    }
+
+    /// The ledger's differences, just before a scrape.
+    pub fn set_ledger(&self, ledger: &Ledger) {
+        for unit in Unit::ALL {
+            let difference = units(ledger.difference(unit));
+            self.0.conservation_difference.with_label_values(&[unit.name()]).set(difference);
+        }
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
+            log::error!("the metrics can't be rendered: {error}");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inner {
+    #[cfg(target_os = "linux")]
+    fn register_process(&self) {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        self.registry.register(Box::new(process)).expect("each name is registered once");
+    }
+
+    fn register_build_info(&self) {
+        let opts = Opts::new("ingestor_build_info", "1, with the version as a label");
+        let info = IntGauge::with_opts(opts.const_label("version", env!("CARGO_PKG_VERSION"))).expect("a valid name");
+        info.set(1);
+        register(&self.registry, &info);
+    }
+}
+
+const OUTCOMES: [&str; 10] = [
+    "stored",
+    "duplicate",
+    "conflict",
+    "tenant_full",
+    "ids_full",
+    "not_stored",
+    "unknown",
+    "invalid",
+    "queue_full",
+    "draining",
+];
+
+const fn outcome_index(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Stored => 0,
+        Outcome::Duplicate => 1,
+        Outcome::Conflict => 2,
+        Outcome::TenantFull => 3,
+        Outcome::IdsFull => 4,
+        Outcome::NotStored => 5,
+        Outcome::Unknown => 6,
+    }
+}
+
+/// An amount for a gauge, the one place where it may lose digits: zero stays zero and only zero does.
+fn units(amount: Amount) -> f64 {
+    amount.nanos() as f64 / 1e9
+}
+
+fn three_digits(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (digit, divisor) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + (status / divisor % 10) as u8;
+    }
+    std::str::from_utf8(digits).expect("digits are ASCII")
+}
+
+fn register(registry: &Registry, collector: &(impl Collector + Clone + 'static)) {
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("a valid name");
+    register(registry, &gauge);
+    gauge
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::new(name, help).expect("a valid name");
+    register(registry, &gauge);
+    gauge
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let counter = IntCounter::new(name, help).expect("a valid name");
+    register(registry, &counter);
+    counter
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+    let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("a valid name");
+    register(registry, &counters);
+    counters
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+    let histogram = Histogram::with_opts(opts).expect("a valid name");
+    register(registry, &histogram);
+    histogram
+}
+
+fn differences(registry: &Registry) -> GaugeVec {
+    let opts = Opts::new("ingestor_conservation_difference", "Acknowledged less everything accounted for; must be 0");
+    let gauges = GaugeVec::new(opts, &["unit"]).expect("a valid name");
+    register(registry, &gauges);
+    Unit::ALL.iter().for_each(|unit| gauges.with_label_values(&[unit.name()]).set(0.0));
+    gauges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_originals_names_are_kept() {
+        let text = String::from_utf8(Metrics::new().render()).unwrap();
+        for name in ["pulse_channel_size 0", "pulses_sent_total 0", "pulses_sent_failed_total 0"] {
+            assert!(text.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn outcomes_are_counted_by_label() {
+        let metrics = Metrics::new();
+        metrics.count_outcomes(&[Outcome::Stored, Outcome::Stored, Outcome::Conflict]);
+        metrics.count_turned_away(TurnedAway::QueueFull, 3);
+        metrics.count_request(204);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        for line in [
+            "ingestor_pulses_total{outcome=\"stored\"} 2",
+            "ingestor_pulses_total{outcome=\"conflict\"} 1",
+            "ingestor_pulses_total{outcome=\"queue_full\"} 3",
+            "ingestor_requests_total{status=\"204\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One POST of one batch, and what its end means.
+
+use std::time::{Duration, SystemTime};
+
+use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::{Agent, Error, Timeout};
+
+use crate::batch::Batch;
+use crate::clock::Timestamp;
+use crate::config::ReceiverSettings;
+
+/// A `Retry-After` beyond this is taken for a mistake.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+/// As much of an answer is read, so that its connection can be used again, and shown to the operator.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+const ANSWER_SHOWN_CHARS: usize = 200;
+
+/// What an attempt's end means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// 2xx: the receiver has the batch.
+    Confirmed,
+    /// Worth another try, not sooner than `not_before`.
+    Retry {
+        /// Whether the receiver may have processed the batch all the same.
+        ambiguous: bool,
+        /// What `Retry-After` asked for.
+        not_before: Duration,
+        /// For the operator.
+        error: String,
+    },
+    /// The receiver will never take this batch.
+    Refused(String),
+    /// No batch can be delivered until an operator mends the destination.
+    Misconfigured(String),
+}
+
+/// Sends batches to one receiver.
+pub struct Courier {
+    agent: Agent,
+    settings: ReceiverSettings,
+}
+
+impl Courier {
+    /// Connects lazily; connections are kept for the next batch.
+    pub fn new(settings: &ReceiverSettings) -> Self {
+        let agent = Agent::config_builder()
+            .timeout_global(Some(settings.timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections_per_host(settings.concurrency)
+            .user_agent(concat!("ingestor-consumo/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Courier { agent, settings: settings.clone() }
+    }
+
+    /// POSTs a batch once.
+    pub fn post(&self, batch: &Batch) -> Verdict {
+        let id = batch.id.as_str();
+        let mut request = self
+            .agent
+            .post(&self.settings.url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", id)
+            .header("webhook-id", id)
+            .header("webhook-timestamp", (Timestamp::now().0 / 1000).to_string())
+            .header("Ingestor-Generation", batch.epoch.to_string())
+            .header("Ingestor-Window-Start", batch.window.start.to_string())
+            .header("Ingestor-Window-End", batch.window.end.to_string())
+            .header("Ingestor-Batch-Count", batch.aggregates.to_string());
+        if let Some(authorization) = &self.settings.authorization {
+            request = request.header(header::AUTHORIZATION, authorization.expose());
+        }
+        match request.send(&batch.body[..]) {
+            Ok(mut response) => {
+                let answer =
+                    response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec().unwrap_or_default();
+                classify(response.status(), response.headers(), &answer, SystemTime::now())
+            }
+            Err(error) => Verdict::Retry {
+                ambiguous: may_have_arrived(&error),
+                not_before: Duration::ZERO,
+                error: error.to_string(),
+            },
+        }
+    }
+}
+
+fn classify(status: StatusCode, headers: &HeaderMap, answer: &[u8], now: SystemTime) -> Verdict {
+    let said = format!("the receiver answered {status}{}", excerpt(answer));
+    match status.as_u16() {
+        200..=299 => Verdict::Confirmed,
+        400 | 413 | 415 | 422 => Verdict::Refused(said),
+        // These say that it was not taken up. 409 may mean that another attempt is being processed, and after a 5xx
+        // nobody knows how far the receiver came.
+        status @ (408 | 409 | 425 | 429 | 500..=599) => {
+            let ambiguous = !matches!(status, 408 | 425 | 429);
+            Verdict::Retry { ambiguous, not_before: retry_after(headers, now), error: said }
+        }
+        _ => Verdict::Misconfigured(said),
+    }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
+    let Some(value) = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()) else {
+        return Duration::ZERO;
+    };
+    let delay = match value.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => match httpdate::parse_http_date(value.trim()) {
+            Ok(date) => date.duration_since(now).unwrap_or_default(),
+            Err(_) => Duration::ZERO,
+        },
+    };
+    delay.min(RETRY_AFTER_MAX)
+}
+
+fn excerpt(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let shown: String = text.chars().filter(|char| !char.is_control()).take(ANSWER_SHOWN_CHARS).collect();
+    if shown.is_empty() { shown } else { format!(": {shown}") }
+}
+
+/// Whether any byte of the request may have reached the receiver.
+fn may_have_arrived(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::HostNotFound
+            | Error::ConnectionFailed
+            | Error::BadUri(_)
+            | Error::Tls(_)
+            | Error::Timeout(Timeout::Resolve | Timeout::Connect)
+    ) && !matches!(error, Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16, retry_after: Option<&str>) -> Verdict {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+        }
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        classify(StatusCode::from_u16(status).unwrap(), &headers, b"", now)
+    }
+
+    #[test]
+    fn statuses_mean_what_the_contract_says() {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(verdict(status, None), Verdict::Confirmed, "{status}");
+        }
+        for status in [400, 413, 415, 422] {
+            assert!(matches!(verdict(status, None), Verdict::Refused(_)), "{status}");
+        }
+        for (status, expected) in [(408, false), (425, false), (429, false), (409, true), (500, true), (503, true)] {
+            assert!(
+                matches!(verdict(status, None), Verdict::Retry { ambiguous, .. } if ambiguous == expected),
+                "{status}"
+            );
+        }
+        for status in [301, 302, 307, 308, 401, 403, 404, 405, 410] {
+            assert!(matches!(verdict(status, None), Verdict::Misconfigured(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_bounded() {
+        let not_before = |value| match verdict(503, Some(value)) {
+            Verdict::Retry { not_before, .. } => not_before.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(not_before("120"), 120);
+        assert_eq!(not_before("Sun, 06 Nov 1994 08:50:37 GMT"), 60);
+        assert_eq!(not_before("Sun, 06 Nov 1994 08:00:00 GMT"), 0);
+        assert_eq!(not_before("soon"), 0);
+        assert_eq!(not_before("99999999999"), 24 * 3600);
+    }
+
+    #[test]
+    fn only_what_never_left_is_unambiguous() {
+        assert!(!may_have_arrived(&Error::HostNotFound));
+        assert!(!may_have_arrived(&Error::Io(std::io::ErrorKind::ConnectionRefused.into())));
+        assert!(may_have_arrived(&Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        assert!(may_have_arrived(&Error::Timeout(Timeout::Global)));
+    }
+}

@@ -1,0 +1,9 @@
+//! From a sealed generation to the receiver: toggle, freeze, deliver, confirm. Meets the ingesting half only in the store.
+
+mod attempt;
+mod breaker;
+pub mod delivery;
+mod freeze;
+pub mod leases;
+pub mod observer;
+pub mod scheduler;

@@ -1,0 +1,252 @@
+//! The scheduler thread: holds the lease, toggles on time, and freezes what is sealed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::config::OutboxSettings;
+use crate::generation::{OpenGeneration, SealedGeneration};
+use crate::lease::{FencingToken, LeaseState};
+use crate::metrics::Metrics;
+use crate::outbox::freeze::{FreezeStep, Freezing};
+use crate::outbox::leases::Leases;
+use crate::outbox::observer::Observer;
+use crate::shutdown::Shutdown;
+use crate::store::{Store, StoreError};
+
+/// Longest pause between two looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+/// Pause after the store failed.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// What the scheduler works with.
+pub struct Scheduler {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Delays and sizes.
+    pub settings: OutboxSettings,
+    /// Names this process to the others.
+    pub holder: String,
+    /// Told of every lease.
+    pub leases: Leases,
+    /// Where leases are counted.
+    pub metrics: Metrics,
+    /// Told of every step.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What a shard's deliverer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The lease must be taken or renewed.
+    Lease,
+    /// The open generation is due.
+    Toggle,
+    /// A sealed generation may be frozen.
+    Freeze,
+    /// Nothing before this moment of the store's clock.
+    Wait(Timestamp),
+}
+
+/// One shard, as this process knows it.
+struct Duty {
+    shard: u16,
+    renew_at: Instant,
+    token: Option<FencingToken>,
+    open: Option<OpenGeneration>,
+    sealed: VecDeque<SealedGeneration>,
+    freezing: Option<Freezing>,
+}
+
+impl Scheduler {
+    /// Runs until shutdown, then gives the leases back.
+    pub fn run(&self, shutdown: &Shutdown) {
+        let mut duties: Vec<Duty> = (0..self.store.shards()).map(Duty::new).collect();
+        let mut pause = Duration::ZERO;
+        while !shutdown.wait(pause) {
+            pause = self.round(&mut duties);
+        }
+        self.release(&duties);
+    }
+
+    /// One step for each shard; returns how long nothing will be due.
+    fn round(&self, duties: &mut [Duty]) -> Duration {
+        let mut pause = TICK;
+        for duty in duties {
+            match self.step(duty) {
+                Ok(due_in) => pause = pause.min(due_in),
+                Err(StoreError::Fenced) => {
+                    log::warn!("shard {}: the lease went to another process; standing by", duty.shard);
+                    self.lose(duty);
+                }
+                Err(error) => {
+                    self.metrics.count_store_error(&error);
+                    log::warn!("shard {}: the scheduler pauses: {error}", duty.shard);
+                    // What is known may be outdated once the store is back.
+                    duty.open = None;
+                    duty.freezing = None;
+                    pause = PAUSE_AFTER_ERROR;
+                }
+            }
+        }
+        self.metrics.set_leases_held(self.leases.held().len());
+        pause
+    }
+
+    fn step(&self, duty: &mut Duty) -> Result<Duration, StoreError> {
+        if Instant::now() >= duty.renew_at || duty.token.is_none() {
+            return self.renew(duty);
+        }
+        let Some(token) = duty.token else { return Ok(TICK) };
+        let now = self.store.now()?;
+        if duty.open.is_none() {
+            self.reload(duty)?;
+        }
+        match duty.next(now, self.settings.stabilization_delay) {
+            Step::Lease => self.renew(duty),
+            Step::Toggle => self.toggle(duty, token).map(|()| Duration::ZERO),
+            Step::Freeze => self.freeze(duty, token).map(|()| Duration::ZERO),
+            Step::Wait(until) => Ok(until.since(now).min(TICK)),
+        }
+    }
+
+    fn renew(&self, duty: &mut Duty) -> Result<Duration, StoreError> {
+        match self.store.acquire_lease(duty.shard, &self.holder, self.settings.lease_length)? {
+            LeaseState::Held(token) => {
+                duty.renew_at = Instant::now() + self.settings.lease_length / 3;
+                if self.leases.hold(duty.shard, token) {
+                    log::info!("shard {}: this process delivers, fencing token {token}", duty.shard);
+                    duty.open = None;
+                }
+                duty.token = Some(token);
+                Ok(Duration::ZERO)
+            }
+            LeaseState::HeldByOther { holder, until } => {
+                if self.lose(duty) {
+                    log::warn!("shard {}: {holder} delivers now; standing by", duty.shard);
+                }
+                log::debug!("shard {}: the lease is with {holder} until {until}", duty.shard);
+                Ok(TICK)
+            }
+        }
+    }
+
+    fn reload(&self, duty: &mut Duty) -> Result<(), StoreError> {
+        duty.open = Some(self.store.open_generation(duty.shard)?);
+        duty.sealed = self.store.sealed_generations(duty.shard)?.into();
+        duty.freezing = None;
+        Ok(())
+    }
+
+    fn toggle(&self, duty: &mut Duty, token: FencingToken) -> Result<(), StoreError> {
+        let Some(open) = duty.open else { return Ok(()) };
+        let toggled = self.store.toggle(duty.shard, token, open.epoch)?;
+        self.reload(duty)?;
+        if let Some(sealed) = duty.sealed.iter().find(|sealed| toggled && sealed.epoch == open.epoch) {
+            let window = sealed.window;
+            log::info!("generation {} sealed, window {} to {}", sealed.epoch, window.start, window.end);
+            self.observer.sealed(sealed);
+        }
+        Ok(())
+    }
+
+    fn freeze(&self, duty: &mut Duty, token: FencingToken) -> Result<(), StoreError> {
+        let Some(sealed) = duty.sealed.front() else { return Ok(()) };
+        let freezing = duty.freezing.get_or_insert_with(|| Freezing::new(duty.shard, sealed));
+        let step = freezing.step(&*self.store, token, self.settings.batch_size, self.settings.amount_format)?;
+        match step {
+            FreezeStep::Froze(aggregates) => {
+                log::debug!("generation {}: froze a batch of {aggregates} aggregates", freezing.epoch());
+                self.observer.froze(aggregates);
+            }
+            FreezeStep::StartedAgain => log::debug!("generation {}: scanning again", freezing.epoch()),
+            FreezeStep::Finished => {
+                log::info!("generation {} is frozen whole", freezing.epoch());
+                duty.sealed.pop_front();
+                duty.freezing = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&self, duty: &mut Duty) -> bool {
+        duty.token = None;
+        duty.open = None;
+        duty.freezing = None;
+        duty.renew_at = Instant::now() + TICK;
+        self.leases.lose(duty.shard)
+    }
+
+    fn release(&self, duties: &[Duty]) {
+        for duty in duties {
+            self.leases.lose(duty.shard);
+            let Some(token) = duty.token else { continue };
+            match self.store.release_lease(duty.shard, token) {
+                Ok(()) | Err(StoreError::Fenced) => {}
+                Err(error) => log::warn!("shard {}: the lease was not given back: {error}", duty.shard),
+            }
+        }
+    }
+}
+
+impl Duty {
+    fn new(shard: u16) -> Self {
+        Duty { shard, renew_at: Instant::now(), token: None, open: None, sealed: VecDeque::new(), freezing: None }
+    }
+
+    /// A due toggle comes before any freezing: the windows' lengths matter more than the outbox's speed.
+    fn next(&self, now: Timestamp, stabilization_delay: Duration) -> Step {
+        let Some(open) = &self.open else { return Step::Lease };
+        if now >= open.window.end {
+            return Step::Toggle;
+        }
+        match self.sealed.front().map(|sealed| sealed.sealed_at.after(stabilization_delay)) {
+            Some(stable_at) if now >= stable_at => Step::Freeze,
+            Some(stable_at) => Step::Wait(stable_at.min(open.window.end)),
+            None => Step::Wait(open.window.end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{Epoch, Window};
+    use crate::pulse::UnitTotals;
+
+    const DELAY: Duration = Duration::from_millis(5);
+
+    fn duty(sealed_at: &[u64]) -> Duty {
+        let window = Window { start: Timestamp(100), end: Timestamp(200) };
+        let totals = UnitTotals::default();
+        let sealed = |&sealed_at: &u64| SealedGeneration {
+            epoch: Epoch(0),
+            window,
+            sealed_at: Timestamp(sealed_at),
+            next_batch: 0,
+            totals,
+        };
+        let open = Some(OpenGeneration { epoch: Epoch(1), window, totals });
+        Duty { open, sealed: sealed_at.iter().map(sealed).collect(), ..Duty::new(0) }
+    }
+
+    fn check(sealed_at: &[u64], now: u64, expected: Step) {
+        assert_eq!(duty(sealed_at).next(Timestamp(now), DELAY), expected, "{sealed_at:?} at {now}");
+    }
+
+    #[test]
+    fn toggles_on_time_and_freezes_after_the_delay() {
+        check(&[], 150, Step::Wait(Timestamp(200)));
+        check(&[], 200, Step::Toggle);
+        check(&[100], 104, Step::Wait(Timestamp(105)));
+        check(&[100], 105, Step::Freeze);
+        check(&[100], 200, Step::Toggle);
+        check(&[198], 199, Step::Wait(Timestamp(200)));
+    }
+
+    #[test]
+    fn without_knowledge_it_asks_for_the_lease() {
+        assert_eq!(Duty::new(0).next(Timestamp(0), DELAY), Step::Lease);
+    }
+}

@@ -1,0 +1,157 @@
+//! The stages wired together: started in the order of the pipeline, stopped in the order of the data.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use crate::commit::health::{self, StoreHealth};
+use crate::commit::worker::{self, WorkerContext};
+use crate::config::Config;
+use crate::intake::ingest::PendingAnswer;
+use crate::intake::server::{Intake, IntakeServer};
+use crate::metrics::Metrics;
+use crate::outbox::delivery::Delivery;
+use crate::outbox::leases::Leases;
+use crate::outbox::observer::Observer;
+use crate::outbox::scheduler::Scheduler;
+use crate::queue::{self, QueueReceiver};
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::threads;
+
+/// A running ingestor: intake, workers, scheduler and delivery on one store.
+pub struct Service {
+    intake: IntakeServer,
+    workers: Vec<JoinHandle<()>>,
+    delivery: Background,
+    scheduler: Background,
+    monitor: Background,
+}
+
+/// A thread that runs until it is asked to stop.
+struct Background {
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Starts every stage. Pulses are taken from the moment this returns.
+    ///
+    /// # Errors
+    /// A message if the address can't be listened on.
+    pub fn start(config: &Config, store: Arc<dyn Store>, observer: Arc<dyn Observer>) -> Result<Service, String> {
+        let metrics = Metrics::new();
+        let health = StoreHealth::new();
+        let leases = Leases::new();
+        let (sender, receiver) = queue::queue(config.commit.channel_capacity);
+        let intake = IntakeServer::start(Intake {
+            settings: config.intake.clone(),
+            queue: sender,
+            health: health.clone(),
+            store: store.clone(),
+            metrics: metrics.clone(),
+            draining: AtomicBool::new(false),
+        })?;
+        let workers = (0..config.commit.workers)
+            .map(|number| start_worker(number, config, &store, &receiver, &health, &metrics))
+            .collect();
+        let monitor_store = store.clone();
+        Ok(Service {
+            intake,
+            workers,
+            delivery: start_delivery(config, &store, &leases, &metrics, &observer),
+            scheduler: start_scheduler(config, store, leases, metrics, observer),
+            monitor: Background::start("monitor", move |shutdown| health::monitor(&*monitor_store, &health, shutdown)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.intake.address()
+    }
+
+    /// Stops in the order of the data: no new pulses, everything accepted stored and answered, every delivery that
+    /// began settled, the lease given back. Returns whether nothing was left unanswered.
+    pub fn drain(self) -> bool {
+        log::info!("draining: what was accepted is stored and answered, then the process ends");
+        let complete = self.intake.drain();
+        for worker in self.workers {
+            if worker.join().is_err() {
+                log::error!("a worker ended in a panic");
+            }
+        }
+        self.delivery.stop();
+        self.scheduler.stop();
+        self.monitor.stop();
+        if !complete {
+            log::error!("the drain timeout passed before everything was answered (DRAIN_TIMEOUT)");
+        }
+        complete
+    }
+}
+
+fn start_worker(
+    number: usize,
+    config: &Config,
+    store: &Arc<dyn Store>,
+    receiver: &QueueReceiver<PendingAnswer>,
+    health: &StoreHealth,
+    metrics: &Metrics,
+) -> JoinHandle<()> {
+    let context = WorkerContext {
+        group_max: config.commit.group_max,
+        patience: config.commit.patience,
+        health: health.clone(),
+        metrics: metrics.clone(),
+    };
+    let (receiver, mut writer) = (receiver.clone(), store.writer());
+    threads::spawn(&format!("worker-{number}"), move || worker::run(&receiver, &mut *writer, &context))
+}
+
+fn start_delivery(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    leases: &Leases,
+    metrics: &Metrics,
+    observer: &Arc<dyn Observer>,
+) -> Background {
+    let Some(receiver) = config.outbox.receiver.clone() else {
+        log::warn!("API_URL_SENDER is not set: batches are frozen and stay in the outbox");
+        return Background::none();
+    };
+    log::info!("batches are delivered to {}", receiver.url);
+    let delivery = Delivery::new(store.clone(), receiver, leases.clone(), metrics.clone(), observer.clone());
+    Background::start("delivery", move |shutdown| delivery.run(shutdown))
+}
+
+fn start_scheduler(
+    config: &Config,
+    store: Arc<dyn Store>,
+    leases: Leases,
+    metrics: Metrics,
+    observer: Arc<dyn Observer>,
+) -> Background {
+    let holder = format!("{}.{}", std::process::id(), uuid::Uuid::new_v4().simple());
+    let scheduler = Scheduler { store, settings: config.outbox.clone(), holder, leases, metrics, observer };
+    Background::start("scheduler", move |shutdown| scheduler.run(shutdown))
+}
+
+impl Background {
+    fn start(name: &str, body: impl FnOnce(&Shutdown) + Send + 'static) -> Self {
+        let shutdown = Shutdown::new();
+        let asked = shutdown.clone();
+        Background { shutdown, thread: Some(threads::spawn(name, move || body(&asked))) }
+    }
+
+    fn none() -> Self {
+        Background { shutdown: Shutdown::new(), thread: None }
+    }
+
+    fn stop(self) {
+        self.shutdown.request();
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("a background thread ended in a panic");
+        }
+    }
+}
