@@ -10,5 +10,11 @@ pub mod ledger;
 // From a client to the queue, from the queue to the store.
 pub mod commit;
 pub mod store;
+// The other ends, for tests and demonstrations: who is delivered to, and who sends.
+pub mod receiver;
+pub mod producer;
 // What every stage uses.
 pub mod clock;
+pub mod splitmix;
+// The subcommands.
+pub mod commands;
