@@ -1,1 +1,4 @@
-//! The subcommands.
+//! The subcommands: wiring only.
+
+pub mod produce;
+pub mod receive;

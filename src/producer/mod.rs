@@ -35,6 +35,8 @@ const DESCRIPTORS_SPARE: u64 = 64;
 /// A thread's stack. Plain HTTP needs a fraction of it, a TLS handshake in a debug build more; what is not touched costs
 /// nothing but address space.
 const STACK_BYTES: usize = 512 << 10;
+/// The longest pause of a tenant that makes sense.
+const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How often the stop flag is looked at and the run's progress shown.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -170,6 +172,9 @@ fn begin(options: &ProducerOptions, connections: usize, run_id: &str, started: I
     }
     if options.min_delay > options.max_delay {
         return wrong("the shortest delay must not be longer than the longest");
+    }
+    if options.max_delay > DELAY_MAX {
+        return wrong("the longest delay must be at most a day");
     }
     let parsed = options.url.parse::<ureq::http::Uri>();
     if !parsed.is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()) {

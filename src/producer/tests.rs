@@ -21,6 +21,8 @@ struct Received {
 /// What a test answers.
 enum Reply {
     Status(u16),
+    /// 204, so much later.
+    Slow(Duration),
     Duplicate,
     /// Bytes that are no HTTP: the client loses the answer.
     Garbage,
@@ -65,6 +67,11 @@ impl Target {
                         }
                         let retry_after = Header::from_bytes("Retry-After", "0").unwrap();
                         request.respond(Response::empty(status).with_header(retry_after)).unwrap();
+                    }
+                    Reply::Slow(delay) => {
+                        // Not to wait for something: the time taken is what is measured.
+                        thread::sleep(delay);
+                        request.respond(Response::empty(204)).unwrap();
                     }
                     Reply::Duplicate => {
                         request.respond(Response::from_string(r#"{"accepted":0,"duplicates":1}"#)).unwrap();
@@ -124,6 +131,24 @@ fn a_count_is_produced_exactly() {
     assert_eq!(json["acknowledged"], 500);
     assert_eq!(json["totals"][0]["used_amount"], report.totals.get(Unit::Kb).to_string());
     assert!(report.to_text().starts_with("pulses    500 sent, 500 acknowledged"));
+}
+
+#[test]
+fn latencies_are_those_of_the_server() {
+    // Two thirds of the answers are quick, one third takes 30 ms: far apart, and both known.
+    let slow = Duration::from_millis(30);
+    let mut number = 0;
+    let target = Target::start(move |_| {
+        number += 1;
+        if number % 3 == 0 { Reply::Slow(slow) } else { Reply::Status(204) }
+    });
+    let report = produce(&ProducerOptions { connections: 1, ..target.options(30) });
+    let Latency { p50, p99, max } = report.latency;
+    assert!(p50 < slow && slow <= p99 && p99 <= max, "{:?}", report.latency);
+    // On one connection the requests follow each other, so ten slow ones bound the whole run from below.
+    assert!(slow * 10 <= report.elapsed && max <= report.elapsed, "{:?} in {:?}", report.latency, report.elapsed);
+    let merged = produce(&ProducerOptions { connections: 3, ..target.options(30) }).latency;
+    assert!(slow <= merged.p99 && merged.p50 <= merged.p99 && merged.p99 <= merged.max, "{merged:?}");
 }
 
 #[test]
