@@ -16,6 +16,11 @@ pub mod store;
 pub mod outbox;
 // The stages wired together.
 pub mod service;
+// The other ends, for tests and demonstrations: who is delivered to, and who sends.
+pub mod receiver;
+pub mod producer;
+// The subcommands.
+pub mod commands;
 // What every stage uses.
 pub mod backoff;
 pub mod clock;
@@ -23,4 +28,5 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod splitmix;
 pub mod threads;

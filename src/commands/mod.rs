@@ -1,0 +1,4 @@
+//! The subcommands: wiring only.
+
+pub mod produce;
+pub mod receive;

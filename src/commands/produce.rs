@@ -1,0 +1,141 @@
+//! `ingestor produce`: the load simulator.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::amount::{Amount, AmountError};
+use crate::producer::{self, CONNECTIONS_DEFAULT, ProducerOptions, Progress};
+
+/// How long a run lasts that is bound neither by time nor by a count.
+const DURATION_DEFAULT: Duration = Duration::from_secs(100);
+
+/// Simulates tenants that send pulses, and counts exactly what was acknowledged.
+///
+/// Ends with a summary on standard output, also after Ctrl-C; the exit code is not zero if any pulse failed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProduceArgs {
+    /// Where to post pulses
+    #[arg(long, default_value = "http://127.0.0.1:8070/ingest")]
+    pub url: String,
+    /// Tenants; each has one pulse under way at a time
+    #[arg(long, default_value_t = 3_000)]
+    pub tenants: u32,
+    /// SKUs that pulses are about
+    #[arg(long, default_value_t = 10)]
+    pub skus: u32,
+    /// Shortest pause of a tenant between its pulses
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub min_delay: Duration,
+    /// Longest pause; 0s for both delays sends flat out
+    #[arg(long, default_value = "1000ms", value_parser = humantime::parse_duration)]
+    pub max_delay: Duration,
+    /// How long to send [default: 100s, or no limit with --count]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Produce exactly so many pulses
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// Connections, each with a thread, shared out among the tenants; never more than tenants
+    #[arg(long, default_value_t = CONNECTIONS_DEFAULT)]
+    pub connections: usize,
+    /// Largest amount of a pulse; amounts have up to three decimal places
+    #[arg(long, default_value = "1000", value_parser = amount)]
+    pub amount_max: Amount,
+    /// Seed of the random choices; with --count the same seed has the same totals
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Send no pulse ids: a pulse whose answer was lost fails instead of being repeated
+    #[arg(long)]
+    pub no_ids: bool,
+    /// Requests for one pulse before it is given up
+    #[arg(long, default_value_t = 10)]
+    pub attempts: u32,
+    /// Limit of one request
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub request_timeout: Duration,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Directory of log_producer.log
+    #[arg(long, default_value = "log")]
+    pub log_dir: PathBuf,
+}
+
+fn amount(text: &str) -> Result<Amount, AmountError> {
+    Amount::parse(text, Amount::PULSE_DIGITS)
+}
+
+impl From<ProduceArgs> for ProducerOptions {
+    fn from(args: ProduceArgs) -> ProducerOptions {
+        let unbound = args.duration.is_none() && args.count.is_none();
+        ProducerOptions {
+            url: args.url,
+            tenants: args.tenants,
+            skus: args.skus,
+            min_delay: args.min_delay,
+            max_delay: args.max_delay,
+            duration: if unbound { Some(DURATION_DEFAULT) } else { args.duration },
+            count: args.count,
+            connections: args.connections,
+            amount_max: args.amount_max,
+            seed: args.seed,
+            ids: !args.no_ids,
+            attempts_max: args.attempts,
+            request_timeout: args.request_timeout,
+        }
+    }
+}
+
+/// Runs until everything is sent or `stop` is set, and prints the summary.
+pub fn run(args: ProduceArgs, stop: &AtomicBool) -> ExitCode {
+    let as_json = args.json;
+    let options = ProducerOptions::from(args);
+    let mut progress = Progress::for_stderr();
+    let produced = producer::run(&options, stop, |now| progress.show(now));
+    progress.finish();
+    match produced {
+        Err(error) => {
+            log::error!("nothing was produced: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(report) => {
+            if as_json {
+                println!("{}", report.to_json());
+            } else {
+                print!("{}", report.to_text());
+            }
+            if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ProduceArgs,
+    }
+
+    fn options(args: &[&str]) -> ProducerOptions {
+        Command::parse_from([&["produce"], args].concat()).args.into()
+    }
+
+    #[test]
+    fn a_count_lifts_the_time_limit() {
+        assert_eq!(options(&[]).duration, Some(DURATION_DEFAULT));
+        assert_eq!(options(&["--count", "5"]).duration, None);
+        assert_eq!(options(&["--count", "5", "--duration", "2s"]).duration, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn the_flags_default_to_the_librarys_options() {
+        let (flags, library) = (options(&[]), ProducerOptions::default());
+        assert_eq!(format!("{:?}", ProducerOptions { duration: None, ..flags }), format!("{library:?}"));
+    }
+}

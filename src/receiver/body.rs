@@ -1,0 +1,161 @@
+//! From the bytes of a delivered batch to its aggregates, every digit kept.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::amount::Amount;
+use crate::pulse::{ID_BYTES_MAX, Unit};
+
+/// One element of a delivered batch; text is borrowed from the body where it holds no escapes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delivered<'a> {
+    pub tenant_id: Cow<'a, str>,
+    pub product_sku: Cow<'a, str>,
+    pub use_unit: Unit,
+    pub used_amount: Amount,
+}
+
+/// Why a body is no batch.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    /// Not JSON at all.
+    #[error("the body is not JSON: {0}")]
+    Syntax(String),
+    /// JSON of another shape.
+    #[error("the body is not an array of aggregates: {0}")]
+    Shape(String),
+    /// An element holds what no aggregate can.
+    #[error("aggregate {index}: {field} {detail}")]
+    Element { index: usize, field: &'static str, detail: String },
+}
+
+/// An element as it stands in the JSON. Fields not named here are skipped.
+#[derive(Deserialize)]
+struct Element<'a> {
+    #[serde(borrow)]
+    tenant_id: Cow<'a, str>,
+    #[serde(borrow)]
+    product_sku: Cow<'a, str>,
+    #[serde(borrow)]
+    used_amount: &'a RawValue,
+    #[serde(borrow)]
+    use_unit: Cow<'a, str>,
+}
+
+/// Reads a batch, all of it or nothing.
+pub(super) fn parse(body: &[u8]) -> Result<Vec<Delivered<'_>>, BodyError> {
+    let elements: Vec<Element<'_>> = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => BodyError::Shape(error.to_string()),
+        Category::Syntax | Category::Eof | Category::Io => BodyError::Syntax(error.to_string()),
+    })?;
+    elements.into_iter().enumerate().map(|(index, element)| deliver(index, element)).collect()
+}
+
+fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyError> {
+    let wrong = |field, detail: String| BodyError::Element { index, field, detail };
+    check_id(&element.tenant_id).map_err(|detail| wrong("tenant_id", detail))?;
+    check_id(&element.product_sku).map_err(|detail| wrong("product_sku", detail))?;
+    let use_unit = Unit::from_name(&element.use_unit)
+        .ok_or_else(|| wrong("use_unit", "must be KB, MB, GB, KB/sec, MB/sec or GB/sec".to_owned()))?;
+    let used_amount = amount(element.used_amount).map_err(|detail| wrong("used_amount", detail))?;
+    Ok(Delivered { tenant_id: element.tenant_id, product_sku: element.product_sku, use_unit, used_amount })
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(format!("must have 1 to {ID_BYTES_MAX} bytes"));
+    }
+    if id.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads a number, or a string that holds one, from its own digits.
+fn amount(raw: &RawValue) -> Result<Amount, String> {
+    let token = raw.get();
+    let token = if token.starts_with('"') {
+        serde_json::from_str::<Cow<'_, str>>(token).map_err(|error| error.to_string())?
+    } else {
+        Cow::Borrowed(token)
+    };
+    let amount = Amount::parse(&token, Amount::AGGREGATE_DIGITS).map_err(|error| error.to_string())?;
+    if amount.is_positive() { Ok(amount) } else { Err("must be greater than zero".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{self, AmountFormat};
+    use crate::pulse::{Aggregate, AggregateKey};
+
+    fn check_amount(token: &str, expected: Result<&str, &str>) {
+        let body = format!(r#"[{{"tenant_id":"a","product_sku":"b","used_amount":{token},"use_unit":"KB"}}]"#);
+        match (parse(body.as_bytes()), expected) {
+            (Ok(parsed), Ok(digits)) => assert_eq!(parsed[0].used_amount.to_string(), digits, "{token}"),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{token}: {error}"),
+            (parsed, expected) => panic!("{token}: {parsed:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn amounts_keep_every_digit() {
+        check_amount("0.1", Ok("0.1"));
+        check_amount("\"0.1\"", Ok("0.1"));
+        check_amount("9007199254740993", Ok("9007199254740993"));
+        check_amount(" 9999999999999999999999999999.999999999 ", Ok("9999999999999999999999999999.999999999"));
+        check_amount("1e3", Ok("1000"));
+        check_amount("\"\\u0031\"", Ok("1"));
+        check_amount("0", Err("greater than zero"));
+        check_amount("-1", Err("greater than zero"));
+        check_amount("1e28", Err("at most 28 digits"));
+        check_amount("null", Err("decimal number"));
+        check_amount("{\"a\":1}", Err("decimal number"));
+        check_amount("\" 1\"", Err("decimal number"));
+        check_amount("\"NaN\"", Err("decimal number"));
+    }
+
+    fn check_refused(body: &str, expected: &str) {
+        let error = parse(body.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{body}: {error}");
+    }
+
+    #[test]
+    fn malformed_bodies_are_refused() {
+        assert!(matches!(parse(b"["), Err(BodyError::Syntax(_))));
+        assert!(matches!(parse(b"\xff"), Err(BodyError::Syntax(_))));
+        assert!(matches!(parse(b"{}"), Err(BodyError::Shape(_))));
+        check_refused(r#"[{"tenant_id":"a"}]"#, "missing field");
+        check_refused(
+            r#"[{"tenant_id":"a","tenant_id":"b","product_sku":"b","used_amount":1,"use_unit":"KB"}]"#,
+            "duplicate field",
+        );
+        check_refused(r#"[{"tenant_id":"","product_sku":"b","used_amount":1,"use_unit":"KB"}]"#, "tenant_id must have");
+        check_refused(r#"[{"tenant_id":"a","product_sku":"\u0000","used_amount":1,"use_unit":"KB"}]"#, "control");
+        check_refused(r#"[{"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"TB"}]"#, "use_unit must be");
+    }
+
+    #[test]
+    fn reads_what_is_delivered() {
+        let aggregate = Aggregate {
+            key: AggregateKey::new("acme:eu|x%", "maçã \"é\"", Unit::GbPerSec),
+            used_amount: Amount::from_nanos(123_456_789_012_345_678_901_234_567),
+        };
+        for format in [AmountFormat::Number, AmountFormat::Text] {
+            let body = batch::body(std::slice::from_ref(&aggregate), format);
+            let expected = Delivered {
+                tenant_id: "acme:eu|x%".into(),
+                product_sku: "maçã \"é\"".into(),
+                use_unit: Unit::GbPerSec,
+                used_amount: aggregate.used_amount,
+            };
+            assert_eq!(parse(&body), Ok(vec![expected]));
+        }
+        assert_eq!(parse(b"[]"), Ok(vec![]));
+        let unknown = br#"[{"extra":[1],"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"KB"}]"#;
+        assert_eq!(parse(unknown).unwrap().len(), 1);
+    }
+}
