@@ -160,6 +160,6 @@ pub fn a_batch_is_kept_byte_for_byte(open: Open<'_>) {
     assert_eq!(entry, expected);
     drop(store);
     let store = open(&settings(NEVER));
-    assert_eq!(store.outbox(10).unwrap(), [expected.clone()]);
+    assert_eq!(store.outbox(10).unwrap(), std::slice::from_ref(&expected));
     assert_eq!(store.due(shard, 10, &[]).unwrap(), [expected]);
 }

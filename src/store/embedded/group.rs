@@ -12,7 +12,7 @@ use crate::amount::Amount;
 use crate::clock::Timestamp;
 use crate::generation::Epoch;
 use crate::pulse::UnitTotals;
-use crate::store::{Commit, Entry, Outcome, StoreError, StoreSettings};
+use crate::store::{Entry, Outcome, StoreError, StoreSettings};
 
 /// Tenants whose number of aggregates is kept in memory at once.
 const COUNTED_TENANTS_MAX: usize = 100_000;
@@ -59,22 +59,15 @@ pub struct Memory {
     dedup: Dedup,
 }
 
-/// Commits a group, or says what became of it instead.
+/// Commits a group whole, or fails and forgets what was in memory.
 pub fn commit(
     connection: &mut Connection,
     memory: &mut Memory,
     settings: &StoreSettings,
     entries: &[Entry<'_>],
     patience: Duration,
-) -> Commit {
-    match try_commit(connection, memory, settings, entries, patience) {
-        Ok(outcomes) => Commit { outcomes, error: None },
-        Err(error) => {
-            *memory = Memory::default();
-            let outcome = if matches!(error, StoreError::Unknown(_)) { Outcome::Unknown } else { Outcome::NotStored };
-            Commit { outcomes: vec![outcome; entries.len()], error: Some(error) }
-        }
-    }
+) -> Result<Vec<Outcome>, StoreError> {
+    try_commit(connection, memory, settings, entries, patience).inspect_err(|_| *memory = Memory::default())
 }
 
 fn try_commit(

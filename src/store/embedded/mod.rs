@@ -151,6 +151,20 @@ impl Shared {
         })
     }
 
+    /// Adds a group.
+    fn commit(&self, entries: &[Entry<'_>], patience: Duration) -> Result<Vec<Outcome>, StoreError> {
+        if self.lock.is_none() {
+            let why = "a store that was opened beside its server ingests nothing".to_owned();
+            return Err(StoreError::Misconfigured(why));
+        }
+        self.with(|connection, state| {
+            state.committed_at = None;
+            let outcomes = group::commit(connection, &mut state.memory, &self.settings, entries, patience)?;
+            state.committed_at = Some(Instant::now());
+            Ok(outcomes)
+        })
+    }
+
     /// Runs a deliverer's `write` unless another holder was given a higher token.
     fn deliver<T>(
         &self,
@@ -180,21 +194,13 @@ impl GroupWriter for EmbeddedWriter {
         if entries.is_empty() {
             return Commit { outcomes: Vec::new(), error: None };
         }
-        let refused = |error| Commit { outcomes: vec![Outcome::NotStored; entries.len()], error: Some(error) };
-        if self.0.lock.is_none() {
-            return refused(StoreError::Misconfigured("the store was opened for an operator's command".to_owned()));
-        }
-        let mut commit = None;
-        let result = self.0.with(|connection, state| {
-            let done = group::commit(connection, &mut state.memory, &self.0.settings, entries, patience);
-            let error = done.error.clone();
-            commit = Some(done);
-            state.committed_at = error.is_none().then(Instant::now);
-            error.map_or(Ok(()), Err)
-        });
-        match (commit, result) {
-            (Some(commit), _) => commit,
-            (None, result) => refused(result.err().unwrap_or(StoreError::Fenced)),
+        match self.0.commit(entries, patience) {
+            Ok(outcomes) => Commit { outcomes, error: None },
+            Err(error) => {
+                let unknown = matches!(error, StoreError::Unknown(_));
+                let outcome = if unknown { Outcome::Unknown } else { Outcome::NotStored };
+                Commit { outcomes: vec![outcome; entries.len()], error: Some(error) }
+            }
         }
     }
 }
