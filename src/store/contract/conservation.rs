@@ -125,9 +125,9 @@ fn add_some(store: &dyn Store, model: &mut Model, random: &mut Random, seed: u64
     let pulses: Vec<(AggregateKey, i128, Option<String>)> = (0..random.below(20))
         .map(|_| {
             let unit = Unit::ALL[random.below(Unit::ALL.len())];
-            let key = AggregateKey::new(&format!("t:{}", random.below(4)), &format!("{}", random.below(6)), unit);
-            let amount = (1 + random.below(9) as i128) * 10i128.pow(random.below(26) as u32);
-            // The amount is part of the name, so that a repeated id never contradicts.
+            let key = AggregateKey::new(&format!("t:{}", random.below(2)), &format!("{}", random.below(2)), unit);
+            let amount = (1 + random.below(9) as i128) * 10i128.pow(14 + random.below(12) as u32);
+            // Around 1e18, where the stores carry from one limb to the other. The amount is part of the name, so that a repeated id never contradicts.
             let id = random.below(3) == 0;
             (key.clone(), amount, id.then(|| format!("{seed} {} {amount} {}", key.as_str(), random.below(3))))
         })

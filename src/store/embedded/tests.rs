@@ -265,3 +265,30 @@ fn the_wal_stays_bounded() {
     let wal = std::fs::metadata(dir.path().join("ingestor.sqlite3-wal")).unwrap().len();
     assert!(wal < 16 << 20, "{wal} bytes");
 }
+
+#[test]
+fn forgotten_ids_are_swept_bit_by_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap();
+    let a = key("a", "sku");
+    let ids: Vec<String> = (0..3000).map(|id| id.to_string()).collect();
+    let group: Vec<Entry<'_>> = ids.iter().map(|id| once(id, &a, 1)).collect();
+    add(&store, &group[..2000]);
+    // Digests are spread evenly, and the older half lies behind a half that stays.
+    sql(dir.path(), "UPDATE pulse_ids SET seen_at_ms = 0 WHERE identity >= x'80'");
+    let count = |condition: &str| -> usize {
+        text(dir.path(), &format!("SELECT CAST(count(*) AS TEXT) FROM pulse_ids WHERE {condition}")).parse().unwrap()
+    };
+    let forgotten = count("seen_at_ms = 0");
+    assert!(forgotten > 800);
+    let mut before = forgotten;
+    for new in group[2000..].chunks(50) {
+        add(&store, new);
+        let after = count("seen_at_ms = 0");
+        assert!(before - after <= 4 * 50 + 1, "one group swept {before} down to {after}");
+        before = after;
+    }
+    assert_eq!(before, 0);
+    assert_eq!(count("1"), 3000 - forgotten);
+    assert_eq!(text(dir.path(), "SELECT CAST(kept AS TEXT) FROM pulse_id_count").parse(), Ok(3000 - forgotten));
+}
