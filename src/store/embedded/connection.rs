@@ -1,0 +1,203 @@
+//! Opening the database file: settings, schema version, and what SQLite's errors mean to a caller.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::rows::{insert_generation, int};
+use crate::clock::Timestamp;
+use crate::generation::{Epoch, Window};
+use crate::store::StoreError;
+
+/// The database, beside which SQLite keeps its `-wal` and `-shm` files.
+const DATABASE_FILE: &str = "ingestor.sqlite3";
+/// Locked by the one process that ingests into the store.
+const LOCK_FILE: &str = "ingestor.lock";
+/// What `PRAGMA user_version` must say.
+const SCHEMA_VERSION: i64 = 1;
+/// `PRAGMA application_id`: "ICon".
+const APPLICATION_ID: i64 = 0x4943_6f6e;
+/// How long a call waits for another process's transaction, such as the replay of a dead letter.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Up to here a database is checked whole when it is opened; a larger one would delay the start by seconds.
+const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::*;
+        match &error {
+            SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch => StoreError::Corrupt(error.to_string()),
+                // SQLITE_ERROR: a table or column that is not there, since the statements themselves are tested.
+                ErrorCode::Unknown if failure.extended_code == rusqlite::ffi::SQLITE_ERROR => {
+                    StoreError::Corrupt(error.to_string())
+                }
+                _ => StoreError::Unavailable(error.to_string()),
+            },
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | Utf8Error(..)
+            | QueryReturnedNoRows
+            | InvalidColumnType(..)
+            | SqlInputError { .. } => StoreError::Corrupt(error.to_string()),
+            _ => StoreError::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Takes the data directory for this process, creating it if it is not there.
+pub fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let refused = |what: &str, error: std::io::Error| {
+        StoreError::Misconfigured(format!("cannot {what} in the data directory {}: {error}", data_dir.display()))
+    };
+    std::fs::create_dir_all(data_dir).map_err(|error| refused("write", error))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join(LOCK_FILE))
+        .map_err(|error| refused("write", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Misconfigured(format!(
+            "the data directory {} is in use by another process; an embedded store serves one at a time",
+            data_dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(refused("lock a file", error)),
+    }
+}
+
+/// Where the database of a data directory lies.
+pub fn database_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(DATABASE_FILE)
+}
+
+/// Opens the database for the process that holds the lock, creating it if it is not there.
+pub fn open_or_create(file: &Path, interval: Duration) -> Result<Connection, StoreError> {
+    let created = !file.exists();
+    let mut connection = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 && version(&connection)? == 0 {
+        create_schema(&mut connection, interval)?;
+    }
+    check_version(&connection)?;
+    if created {
+        // SQLite syncs the directory for its own files; the directory's own name stands in its parent.
+        let _ = file.parent().and_then(Path::parent).map(|parent| File::open(parent).and_then(|dir| dir.sync_all()));
+    }
+    check_content(&connection, file)?;
+    Ok(connection)
+}
+
+/// Opens a database that must be there, for reading and writing.
+pub fn open_existing(file: &Path) -> Result<Connection, StoreError> {
+    existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// Opens a database that must be there, for reading beside the process that serves it.
+pub fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
+    existing(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn existing(file: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    if !file.exists() {
+        return Err(StoreError::Misconfigured(format!("there is no store at {}", file.display())));
+    }
+    let connection = connect(file, access)?;
+    check_version(&connection)?;
+    Ok(connection)
+}
+
+fn connect(file: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    let named = |error: rusqlite::Error| match StoreError::from(error) {
+        StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
+        StoreError::Unavailable(why) => StoreError::Misconfigured(format!("cannot open {}: {why}", file.display())),
+        other => other,
+    };
+    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(named)?;
+    configure(&connection, access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(named)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, writable: bool) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    if writable {
+        // Whether these two took is what `durability` reports.
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        // Bounds the WAL: copied back every 4 MiB, and cut to this size after a burst or a long read.
+        connection.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(()))?;
+        connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    } else {
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+fn create_schema(connection: &mut Connection, interval: Duration) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(include_str!("schema.sql"))?;
+    let incarnation = uuid::Uuid::new_v4().to_string();
+    tx.execute("INSERT INTO meta VALUES ('incarnation', ?), ('created_at', ?)", (incarnation, now.to_string()))?;
+    tx.execute("INSERT INTO pulse_id_count VALUES (1, 0)", [])?;
+    tx.execute("INSERT INTO lease VALUES (0, 0, NULL, 0, 0)", [])?;
+    insert_generation(&tx, Epoch(0), Window::first(now, interval))?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()?;
+    Ok(())
+}
+
+fn version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+fn check_version(connection: &Connection) -> Result<(), StoreError> {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let found = version(connection)?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Misconfigured("the database was not made by this program".to_owned()));
+    }
+    if found != SCHEMA_VERSION {
+        return Err(StoreError::Misconfigured(format!(
+            "the store has schema version {found}, and this program knows version {SCHEMA_VERSION}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_content(connection: &Connection, file: &Path) -> Result<(), StoreError> {
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    if bytes > QUICK_CHECK_BYTES_MAX {
+        return Ok(());
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{}: {verdict}", file.display()))) }
+}
+
+/// What the pragmas really are: journal mode, and the number for `synchronous`.
+pub fn durability_settings(connection: &Connection) -> Result<(String, i64), StoreError> {
+    let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+    Ok((journal, synchronous))
+}
+
+/// Proves that a write would be durable now, by making one that means nothing.
+pub fn probe(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO meta VALUES ('probed_at_ms', ?1) ON CONFLICT DO UPDATE SET value = ?1",
+        [int(Timestamp::now().0).to_string()],
+    )?;
+    Ok(())
+}

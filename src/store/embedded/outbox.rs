@@ -1,0 +1,127 @@
+//! Frozen batches: due, attempted, confirmed, or dead letters.
+
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+
+use super::rows::{BATCH_COLUMNS, batch, batch_totals, int, moment, move_ledger, optional_moment, unsigned};
+use crate::batch::{BatchId, DeadLetter, OutboxEntry, Settlement};
+use crate::clock::Timestamp;
+use crate::store::{OutboxStatus, StoreError};
+
+/// Batches that are due, earliest first.
+pub fn due(tx: &Connection, now: Timestamp, limit: usize, except: &[BatchId]) -> Result<Vec<OutboxEntry>, StoreError> {
+    // The bodies of the excepted ones are read for nothing, but they are few.
+    let mut entries = entries(tx, "AND due_ms <= ?", (int(now.0), int((limit + except.len()) as u64)))?;
+    entries.retain(|entry| !except.contains(&entry.batch.id));
+    entries.truncate(limit);
+    Ok(entries)
+}
+
+/// Batches of the outbox, earliest due first.
+pub fn all(tx: &Connection, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+    entries(tx, "", [int(limit as u64)])
+}
+
+fn entries(tx: &Connection, condition: &str, parameters: impl Params) -> Result<Vec<OutboxEntry>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {BATCH_COLUMNS}, due_ms, attempts, ambiguous_since_ms, last_error FROM batches
+         WHERE dead_at_ms IS NULL {condition} ORDER BY due_ms, epoch, number LIMIT ?"
+    ))?;
+    let rows = statement.query_map(parameters, |row| {
+        Ok(OutboxEntry {
+            batch: batch(row)?,
+            due: moment(row, 7)?,
+            attempts: row.get(8)?,
+            ambiguous_since: optional_moment(row, 9)?,
+            last_error: row.get(10)?,
+        })
+    })?;
+    let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    for entry in &mut entries {
+        entry.batch.totals = batch_totals(tx, &entry.batch.id)?;
+    }
+    Ok(entries)
+}
+
+/// Dead letters, oldest first.
+pub fn dead_letters(tx: &Connection, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {BATCH_COLUMNS}, attempts, last_error FROM batches
+         WHERE dead_at_ms IS NOT NULL ORDER BY dead_at_ms, epoch, number LIMIT ?"
+    ))?;
+    let read = |row: &Row<'_>| {
+        let reason: Option<String> = row.get(8)?;
+        Ok(DeadLetter { batch: batch(row)?, attempts: row.get(7)?, reason: reason.unwrap_or_default() })
+    };
+    let mut letters = statement.query_map([int(limit as u64)], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for letter in &mut letters {
+        letter.batch.totals = batch_totals(tx, &letter.batch.id)?;
+    }
+    Ok(letters)
+}
+
+/// Notes that an attempt begins, unless the batch has left the outbox.
+pub fn begin_attempt(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE batches SET attempts = attempts + 1, ambiguous_since_ms = ifnull(ambiguous_since_ms, ?)
+         WHERE batch_id = ? AND dead_at_ms IS NULL",
+    )?;
+    Ok(statement.execute((int(now.0), id.as_str()))? == 1)
+}
+
+/// Settles an attempt, unless the batch has left the outbox.
+pub fn settle(tx: &Connection, now: Timestamp, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError> {
+    let waiting = "SELECT 1 FROM batches WHERE batch_id = ? AND dead_at_ms IS NULL";
+    if tx.prepare_cached(waiting)?.query_row([id.as_str()], |_| Ok(())).optional()?.is_none() {
+        return Ok(());
+    }
+    match settlement {
+        Settlement::Confirm => {
+            move_ledger(tx, "outbox", "delivered", &batch_totals(tx, id)?)?;
+            tx.execute("DELETE FROM batch_totals WHERE batch_id = ?", [id.as_str()])?;
+            tx.execute("DELETE FROM batches WHERE batch_id = ?", [id.as_str()])?;
+        }
+        Settlement::Retry { delay, ambiguous_since, error } => {
+            tx.execute(
+                "UPDATE batches SET due_ms = ?, ambiguous_since_ms = ?, last_error = ? WHERE batch_id = ?",
+                (int(now.after(*delay).0), ambiguous_since.map(|since| int(since.0)), error, id.as_str()),
+            )?;
+        }
+        Settlement::DeadLetter { reason } => {
+            move_ledger(tx, "outbox", "dead_letters", &batch_totals(tx, id)?)?;
+            tx.execute(
+                "UPDATE batches SET dead_at_ms = ?, last_error = ? WHERE batch_id = ?",
+                (int(now.0), reason, id.as_str()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a dead letter back into the outbox, where it starts anew.
+pub fn replay(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, StoreError> {
+    let replayed = tx.execute(
+        "UPDATE batches SET dead_at_ms = NULL, due_ms = ?, attempts = 0, ambiguous_since_ms = NULL, last_error = NULL
+         WHERE batch_id = ? AND dead_at_ms IS NOT NULL",
+        (int(now.0), id.as_str()),
+    )?;
+    if replayed == 1 {
+        move_ledger(tx, "dead_letters", "outbox", &batch_totals(tx, id)?)?;
+    }
+    Ok(replayed == 1)
+}
+
+/// Counts what waits, by the indexes alone.
+pub fn status(tx: &Connection) -> Result<OutboxStatus, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT (SELECT count(*) FROM batches WHERE dead_at_ms IS NULL),
+                (SELECT min(frozen_at_ms) FROM batches WHERE dead_at_ms IS NULL),
+                (SELECT count(*) FROM batches WHERE dead_at_ms IS NOT NULL)",
+    )?;
+    Ok(statement.query_row([], |row| {
+        Ok(OutboxStatus {
+            batches: unsigned(row, 0)?,
+            oldest: optional_moment(row, 1)?,
+            dead_letters: unsigned(row, 2)?,
+        })
+    })?)
+}

@@ -1,0 +1,221 @@
+//! Lease, toggle, scan and freeze: what a deliverer does up to the outbox.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::rows::{
+    add_generation_totals, add_ledger, amount, generation_totals, has_aggregates, insert_generation, int, moment,
+    move_ledger, negated, open_generation, sealed_generations, unit, unsigned,
+};
+use crate::batch::Batch;
+use crate::clock::Timestamp;
+use crate::generation::Epoch;
+use crate::lease::{FencingToken, LeaseState};
+use crate::pulse::{Aggregate, AggregateKey, UnitTotals};
+use crate::store::{Frozen, Page, ScanCursor, StoreError};
+
+/// Scans that can be under way at once; the one that was longest not continued starts again.
+const SCANS_MAX: usize = 64;
+
+/// Refuses a token that is not the one given out last.
+pub fn check_token(tx: &Connection, token: FencingToken) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached("SELECT token FROM lease")?;
+    let highest = statement.query_row([], |row| unsigned(row, 0))?;
+    if token.0 == highest && highest > 0 { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// Takes or renews the lease.
+pub fn acquire_lease(
+    tx: &Connection,
+    now: Timestamp,
+    asking: &str,
+    length: Duration,
+) -> Result<LeaseState, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT token, holder, until_ms, length_ms FROM lease")?;
+    let (token, holder, until, its_length) = statement.query_row([], |row| {
+        Ok((
+            unsigned(row, 0)?,
+            row.get::<_, Option<String>>(1)?,
+            moment(row, 2)?,
+            Duration::from_millis(unsigned(row, 3)?),
+        ))
+    })?;
+    let token = match holder {
+        Some(holder) if holder == asking => token,
+        // A lease that reaches implausibly far ahead was taken before the clock went back.
+        Some(holder) if now < until && until <= now.after(its_length.saturating_mul(3)) => {
+            return Ok(LeaseState::HeldByOther { holder, until });
+        }
+        _ => token + 1,
+    };
+    let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    tx.prepare_cached("UPDATE lease SET token = ?, holder = ?, until_ms = ?, length_ms = ?")?.execute((
+        int(token),
+        asking,
+        int(now.after(length).0),
+        int(length_ms),
+    ))?;
+    Ok(LeaseState::Held(FencingToken(token)))
+}
+
+/// Gives the lease back if it is still this token's.
+pub fn release_lease(tx: &Connection, token: FencingToken) -> Result<(), StoreError> {
+    tx.execute("UPDATE lease SET holder = NULL, until_ms = 0 WHERE token = ?", [int(token.0)])?;
+    Ok(())
+}
+
+/// Seals the open generation if it is the expected one and due.
+pub fn toggle(tx: &Connection, now: Timestamp, interval: Duration, expected: Epoch) -> Result<bool, StoreError> {
+    let open = open_generation(tx)?;
+    let Some((sealed, next)) = open.window.toggle(now, interval).filter(|_| open.epoch == expected) else {
+        return Ok(false);
+    };
+    let epoch = int(open.epoch.0);
+    if has_aggregates(tx, open.epoch)? {
+        tx.execute(
+            "UPDATE generations SET window_end_ms = ?, sealed_at_ms = ? WHERE epoch = ?",
+            (int(sealed.end.0), int(now.0), epoch),
+        )?;
+        add_ledger(tx, "sealed", &open.totals)?;
+    } else {
+        // Counters without aggregates would mean that data went missing: they then show in the ledger's difference.
+        tx.execute("DELETE FROM generation_totals WHERE epoch = ?", [epoch])?;
+        tx.execute("DELETE FROM generations WHERE epoch = ?", [epoch])?;
+    }
+    insert_generation(tx, open.epoch.next(), next)?;
+    Ok(true)
+}
+
+/// Moves the aggregates into the outbox if the generation still holds them so, and the batch's number is next.
+pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggregate]) -> Result<Frozen, StoreError> {
+    let next = sealed_generations(tx, Some(batch.epoch))?.first().map(|sealed| sealed.next_batch);
+    if next != Some(batch.number) || !holds(tx, batch.epoch, aggregates)? {
+        return Ok(Frozen::Changed);
+    }
+    let totals = UnitTotals::of(aggregates);
+    if totals != batch.totals {
+        return Err(StoreError::Corrupt(format!("batch {} does not sum its aggregates", batch.id)));
+    }
+    let mut delete = tx.prepare_cached(
+        "DELETE FROM aggregates WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ?",
+    )?;
+    for Aggregate { key, .. } in aggregates {
+        let values = (int(batch.epoch.0), key.tenant_id(), key.product_sku(), key.use_unit().name());
+        if delete.execute(values)? != 1 {
+            return Err(StoreError::Corrupt(format!("batch {} names an aggregate twice", batch.id)));
+        }
+    }
+    tx.execute("UPDATE generations SET next_batch = next_batch + 1 WHERE epoch = ?", [int(batch.epoch.0)])?;
+    add_generation_totals(tx, batch.epoch, &negated(&totals))?;
+    move_ledger(tx, "sealed", "outbox", &totals)?;
+    insert_batch(tx, now, batch)?;
+    Ok(Frozen::Done)
+}
+
+fn holds(tx: &Connection, epoch: Epoch, aggregates: &[Aggregate]) -> Result<bool, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT 1 FROM aggregates WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ?
+         AND amount_hi = ? AND amount_lo = ?",
+    )?;
+    for Aggregate { key, used_amount } in aggregates {
+        let (hi, lo) = used_amount.to_limbs();
+        let values = (int(epoch.0), key.tenant_id(), key.product_sku(), key.use_unit().name(), hi, lo);
+        if !statement.exists(values)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn insert_batch(tx: &Connection, now: Timestamp, batch: &Batch) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO batches (batch_id, epoch, number, window_start_ms, window_end_ms, aggregates, frozen_at_ms, due_ms, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
+    )?
+    .execute((
+        batch.id.as_str(),
+        int(batch.epoch.0),
+        int(batch.number),
+        int(batch.window.start.0),
+        int(batch.window.end.0),
+        int(batch.aggregates),
+        int(now.0),
+        &batch.body,
+    ))?;
+    let mut insert = tx.prepare_cached("INSERT INTO batch_totals VALUES (?, ?, ?, ?)")?;
+    for (unit, amount) in batch.totals.non_zero() {
+        let (hi, lo) = amount.to_limbs();
+        insert.execute((batch.id.as_str(), unit.name(), hi, lo))?;
+    }
+    Ok(())
+}
+
+/// Forgets a sealed generation that is empty.
+pub fn finish(tx: &Connection, epoch: Epoch) -> Result<(), StoreError> {
+    if sealed_generations(tx, Some(epoch))?.is_empty() || has_aggregates(tx, epoch)? {
+        return Ok(());
+    }
+    let remainder = generation_totals(tx, epoch)?;
+    add_ledger(tx, "sealed", &negated(&remainder))?;
+    tx.execute("DELETE FROM generation_totals WHERE epoch = ?", [int(epoch.0)])?;
+    tx.execute("DELETE FROM generations WHERE epoch = ?", [int(epoch.0)])?;
+    Ok(())
+}
+
+/// Where scans stand: a cursor is a number, and the place is the last aggregate's name. Kept in memory only; a scan whose
+/// place was lost starts again, which its contract allows.
+#[derive(Default)]
+pub struct Scans {
+    last_cursor: u64,
+    places: VecDeque<(u64, Epoch, AggregateKey)>,
+}
+
+impl Scans {
+    /// Reads a page.
+    pub fn page(
+        &mut self,
+        connection: &Connection,
+        epoch: Epoch,
+        from: Option<ScanCursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let known = |from: ScanCursor| self.places.iter().find(|place| (place.0, place.1) == (from.0, epoch));
+        let after = from.and_then(known).map(|place| &place.2);
+        let limit = limit.max(1);
+        let mut aggregates = read(connection, epoch, after, limit as u64 + 1)?;
+        let more = aggregates.len() > limit;
+        aggregates.truncate(limit);
+        let next = aggregates.last().filter(|_| more).map(|last| last.key.clone()).map(|key| {
+            self.last_cursor += 1;
+            self.places.push_back((self.last_cursor, epoch, key));
+            if self.places.len() > SCANS_MAX {
+                self.places.pop_front();
+            }
+            ScanCursor(self.last_cursor)
+        });
+        Ok(Page { aggregates, next })
+    }
+}
+
+fn read(
+    connection: &Connection,
+    epoch: Epoch,
+    after: Option<&AggregateKey>,
+    limit: u64,
+) -> Result<Vec<Aggregate>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tenant_id, product_sku, use_unit, amount_hi, amount_lo FROM aggregates
+         WHERE epoch = ? AND (tenant_id, product_sku, use_unit) > (?, ?, ?)
+         ORDER BY tenant_id, product_sku, use_unit LIMIT ?",
+    )?;
+    // No name is empty, so all come after three empty ones.
+    let (tenant_id, product_sku, unit_name) =
+        after.map_or_else(Default::default, |key| (key.tenant_id(), key.product_sku(), key.use_unit().name()));
+    let rows = statement.query_map((int(epoch.0), tenant_id, product_sku, unit_name, int(limit)), |row| {
+        let (tenant_id, product_sku): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(Aggregate { key: AggregateKey::new(&tenant_id, &product_sku, unit(row, 2)?), used_amount: amount(row, 3)? })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
