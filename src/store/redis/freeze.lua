@@ -11,12 +11,7 @@ if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[2] then
   return redis.error_reply('FOREIGN the store was made anew or restored: restart this process')
 end
 local prefix, number = ARGV[3] .. ':', ARGV[4]
-local expected = redis.call('HGET', sealed, prefix .. 'next_batch')
-if expected ~= number then
-  -- The same call again, its first answer lost?
-  local done = expected and tonumber(expected) == tonumber(number) + 1 and redis.call('HGET', batch, 'body') == ARGV[8]
-  return done and 1 or 0
-end
+if redis.call('HGET', sealed, prefix .. 'next_batch') ~= number then return 0 end
 
 local units, first = {}, 10
 for i = 1, tonumber(ARGV[9]) do

@@ -50,7 +50,8 @@ elseif step == 'replay' then
   redis.call('ZREM', dead, id)
   redis.call('ZADD', outbox, now, id)
   redis.call('ZADD', frozen, redis.call('HGET', batch, 'frozen_at'), id)
-  -- The operator has decided: earlier attempts are no longer held against it.
-  redis.call('HDEL', batch, 'reason', 'ambiguous_since')
+  -- The operator has decided: it starts anew, earlier attempts are no longer held against it.
+  redis.call('HDEL', batch, 'reason', 'ambiguous_since', 'error')
+  redis.call('HSET', batch, 'attempts', '0')
 end
 return 1

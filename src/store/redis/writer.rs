@@ -339,6 +339,3 @@ impl GroupWriter for RedisWriter {
         commit
     }
 }
-
-#[cfg(test)]
-mod tests;
