@@ -1,0 +1,252 @@
+//! Connections to one Redis: opened with time limits, checked when they were idle, dropped once anything went wrong.
+
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
+
+use super::reply::refusal;
+use super::script::SCRIPTS;
+use crate::store::StoreError;
+
+/// Longest wait for a connection, and for one answer.
+const IO_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was idle for longer is checked before use, so that a Redis that went away meanwhile is noticed before
+/// anything is sent.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// Idle connections kept for the delivery side.
+const POOL_MAX: usize = 4;
+
+/// Where Redis is and how long to wait for it. Holds the password, so it has no `Debug`.
+pub(super) struct Target {
+    client: Client,
+    /// How much longer than usual an answer may take: `WAIT` waits for replicas.
+    extra: Duration,
+}
+
+impl Target {
+    pub(super) fn new(url: &str, extra: Duration) -> Result<Self, StoreError> {
+        // The parser's own errors may quote the URL, and with it the password.
+        let unreadable = || {
+            StoreError::Misconfigured(
+                "the Redis URL must look like redis://[user:password@]host:port/db, rediss://... or redis+unix:///path"
+                    .to_owned(),
+            )
+        };
+        let info = url.into_connection_info().map_err(|_| unreadable())?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            install_crypto_provider();
+        }
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        Ok(Target { client: Client::open(info).map_err(|_| unreadable())?, extra })
+    }
+
+    /// The usual limit for one answer when there is so much time in all: room for a second try is left.
+    pub(super) fn answer_limit(&self, remaining: Duration) -> Duration {
+        (remaining / 2).clamp(Duration::from_millis(20), IO_TIMEOUT) + self.extra
+    }
+
+    /// Connects and makes sure that Redis answers commands.
+    pub(super) fn connect(&self, limit: Duration) -> Result<Link, StoreError> {
+        let connection =
+            self.client.get_connection_with_timeout(limit.min(IO_TIMEOUT)).map_err(|error| match error.kind() {
+                redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
+                    StoreError::Misconfigured(format!("Redis refused the connection: {error}"))
+                }
+                _ => StoreError::Unavailable(format!("no connection to Redis: {error}")),
+            })?;
+        let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO };
+        link.set_limit(limit).map_err(|error| unavailable(&error))?;
+        link.ping()?;
+        Ok(link)
+    }
+}
+
+/// The `redis` crate selects no crypto provider for rustls, which would panic at the first TLS connection.
+fn install_crypto_provider() {
+    static INSTALLED: Once = Once::new();
+    // An error says that one is installed already, which serves as well.
+    INSTALLED.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+fn unavailable(error: &RedisError) -> StoreError {
+    StoreError::Unavailable(format!("no answer from Redis: {error}"))
+}
+
+/// One connection. After any error of its methods it must be dropped: an answer may still be under way on it.
+pub(super) struct Link {
+    connection: Connection,
+    used: Instant,
+    limit: Duration,
+}
+
+impl Link {
+    /// Changes the limit for one answer.
+    pub(super) fn set_limit(&mut self, limit: Duration) -> Result<(), RedisError> {
+        if limit != self.limit {
+            self.connection.set_read_timeout(Some(limit))?;
+            self.connection.set_write_timeout(Some(limit))?;
+            self.limit = limit;
+        }
+        Ok(())
+    }
+
+    /// Makes sure, if it was idle, that Redis is still at the other end.
+    pub(super) fn check(&mut self) -> Result<(), StoreError> {
+        if self.used.elapsed() < IDLE_CHECK { Ok(()) } else { self.ping() }
+    }
+
+    fn ping(&mut self) -> Result<(), StoreError> {
+        let answer =
+            self.send(b"*1\r\n$4\r\nPING\r\n").and_then(|()| self.receive()).map_err(|error| unavailable(&error))?;
+        match answer {
+            Value::SimpleString(text) if text == "PONG" => Ok(()),
+            // Such as `ERR max number of clients reached`: nothing is wrong with the store itself.
+            Value::ServerError(error) => Err(match refusal(&error) {
+                StoreError::Corrupt(text) => StoreError::Unavailable(text),
+                other => other,
+            }),
+            other => Err(StoreError::Unavailable(format!("Redis answered PING with {other:?}"))),
+        }
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
+        self.connection.send_packed_command(bytes)
+    }
+
+    pub(super) fn receive(&mut self) -> Result<Value, RedisError> {
+        let value = self.connection.recv_response()?;
+        self.used = Instant::now();
+        Ok(value)
+    }
+
+    /// Gives Redis every script.
+    pub(super) fn load_scripts(&mut self) -> Result<(), StoreError> {
+        let commands = SCRIPTS.all().map(|script| script.load());
+        for value in self.exchange(&commands).map_err(|error| unavailable(&error))? {
+            if let Value::ServerError(error) = value {
+                return Err(refusal(&error));
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
+        let mut bytes = Vec::new();
+        commands.iter().for_each(|command| command.write_packed_command(&mut bytes));
+        self.send(&bytes)?;
+        commands.iter().map(|_| self.receive()).collect()
+    }
+}
+
+/// Whether a call may be sent a second time when its answer was lost, and what its failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It only reads.
+    Read,
+    /// It writes, and twice is the same as once.
+    Write,
+    /// Twice would give another answer or another result.
+    Never,
+}
+
+/// The connections that the delivery side shares.
+pub(super) struct Pool {
+    target: Target,
+    idle: Mutex<Vec<Link>>,
+}
+
+impl Pool {
+    pub(super) fn new(target: Target) -> Self {
+        Pool { target, idle: Mutex::new(Vec::new()) }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Runs one command.
+    pub(super) fn run(&self, command: Cmd, repeat: Repeat) -> Result<Value, StoreError> {
+        self.run_all(&[command], repeat)?.pop().ok_or_else(|| StoreError::Corrupt("no answer at all".to_owned()))
+    }
+
+    /// Runs commands in one round trip. Any error reply fails them all.
+    pub(super) fn run_all(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
+        let mut values = self.exchange(commands, repeat)?;
+        // Redis forgets its scripts when it restarts. A refused call did nothing, so it may be sent again.
+        if values.iter().any(|value| code(value) == Some("NOSCRIPT")) {
+            self.load_scripts()?;
+            values = self.exchange(commands, repeat)?;
+        }
+        for value in &values {
+            if let Value::ServerError(error) = value {
+                return Err(refusal(error));
+            }
+        }
+        Ok(values)
+    }
+
+    pub(super) fn load_scripts(&self) -> Result<(), StoreError> {
+        let mut link = self.take()?;
+        link.load_scripts()?;
+        self.put_back(link);
+        Ok(())
+    }
+
+    fn exchange(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
+        let mut sent = false;
+        let mut tries = if repeat == Repeat::Never { 1 } else { 2 };
+        loop {
+            let mut link = match self.take() {
+                Ok(link) => link,
+                Err(StoreError::Unavailable(text)) if sent && repeat == Repeat::Write => {
+                    return Err(StoreError::Unknown(text));
+                }
+                Err(error) => return Err(error),
+            };
+            match link.exchange(commands) {
+                Ok(values) => {
+                    self.put_back(link);
+                    return Ok(values);
+                }
+                Err(error) => {
+                    sent = true;
+                    tries -= 1;
+                    if tries == 0 {
+                        return Err(match repeat {
+                            Repeat::Read => unavailable(&error),
+                            _ => StoreError::Unknown(format!("no answer from Redis: {error}")),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> Result<Link, StoreError> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut link) = idle else { break };
+            if link.check().is_ok() {
+                return Ok(link);
+            }
+        }
+        self.target.connect(IO_TIMEOUT)
+    }
+
+    fn put_back(&self, link: Link) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < POOL_MAX {
+            idle.push(link);
+        }
+    }
+}
+
+fn code(value: &Value) -> Option<&str> {
+    match value {
+        Value::ServerError(error) => Some(error.code()),
+        _ => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! What Redis's own settings make of "acknowledged means stored", and whether it takes groups now.
+
+use redis::{Cmd, Value};
+
+use super::connection::{Pool, Repeat};
+use super::keys::ShardKeys;
+use super::reply::{corrupt, pairs, text};
+use super::script::SCRIPTS;
+use crate::store::{Durability, StoreError};
+
+/// Script flags came with this major version.
+const MAJOR_VERSION_MIN: u32 = 7;
+
+/// Reads Redis's settings; an error for those that could lose acknowledged pulses silently.
+pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, StoreError> {
+    let info = Info::read(pool)?;
+    let version = info.get("redis_version").unwrap_or_default();
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < MAJOR_VERSION_MIN) {
+        return Err(StoreError::Misconfigured(format!("Redis 7.0 or newer is needed, this one is {version:?}")));
+    }
+    let mut durability = Durability::default();
+    let replicas = info.replicas();
+    if u64::from(wait_replicas) > replicas {
+        let text =
+            format!("{wait_replicas} replicas must confirm each group, {replicas} are connected: no group will be");
+        durability.warnings.push(text);
+    }
+    let replicated = match (wait_replicas, replicas) {
+        (0, 0) => "no replica".to_owned(),
+        (0, replicas) => format!("{replicas} replicas, which groups don't wait for"),
+        (wanted, replicas) => format!("{wanted} of {replicas} replicas before each acknowledgement"),
+    };
+    match Config::read(pool)? {
+        Some(config) => {
+            config.refuse_eviction()?;
+            let logged = config.log(&mut durability.warnings);
+            durability.summary = format!("Redis {version}: {logged}, {replicated}");
+        }
+        None => {
+            durability.summary = format!("Redis {version}: settings unknown, {replicated}");
+            durability.warnings.push(
+                "Redis does not let its settings be read (CONFIG GET): make sure that maxmemory-policy is noeviction, \
+                 appendonly yes and appendfsync always"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(durability)
+}
+
+/// Asks what Redis would say to a group, without one.
+pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<(), StoreError> {
+    for shard in keys {
+        if pool.run(SCRIPTS.ready.call(&[&shard.state]), Repeat::Read)? == Value::Nil {
+            return Err(StoreError::Corrupt(format!("{} is gone", shard.state)));
+        }
+    }
+    if wait_replicas > 0 {
+        let replicas = Info::read(pool)?.replicas();
+        if replicas < u64::from(wait_replicas) {
+            return Err(StoreError::Unavailable(format!("{replicas} of {wait_replicas} replicas are connected")));
+        }
+    }
+    Ok(())
+}
+
+/// The answer to INFO.
+struct Info(String);
+
+impl Info {
+    fn read(pool: &Pool) -> Result<Self, StoreError> {
+        // Without sections: Redis before 7.0 refuses several, and it is to be told from its version.
+        text(pool.run(redis::cmd("INFO"), Repeat::Read)?).map(Info)
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    }
+
+    fn replicas(&self) -> u64 {
+        self.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The settings that matter, as CONFIG GET answers them.
+struct Config {
+    appendonly: String,
+    appendfsync: String,
+    maxmemory: String,
+    maxmemory_policy: String,
+}
+
+impl Config {
+    /// `None` if it may not be read, as with most managed services.
+    fn read(pool: &Pool) -> Result<Option<Self>, StoreError> {
+        let get = |name: &str| -> Result<Option<String>, StoreError> {
+            let mut command = Cmd::new();
+            command.arg("CONFIG").arg("GET").arg(name);
+            let answer = match pool.run(command, Repeat::Read) {
+                Ok(answer) => answer,
+                // Not permitted (`NOPERM`), or renamed away (`ERR unknown command`).
+                Err(StoreError::Misconfigured(_) | StoreError::Corrupt(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let value = pairs(answer)?.pop().ok_or_else(|| corrupt("Redis doesn't know its setting", name))?.1;
+            text(value).map(Some)
+        };
+        let Some(appendonly) = get("appendonly")? else { return Ok(None) };
+        let Some(appendfsync) = get("appendfsync")? else { return Ok(None) };
+        let Some(maxmemory) = get("maxmemory")? else { return Ok(None) };
+        let Some(maxmemory_policy) = get("maxmemory-policy")? else { return Ok(None) };
+        Ok(Some(Config { appendonly, appendfsync, maxmemory, maxmemory_policy }))
+    }
+
+    /// Even without `maxmemory`, which can be set at any time.
+    fn refuse_eviction(&self) -> Result<(), StoreError> {
+        if self.maxmemory_policy == "noeviction" {
+            return Ok(());
+        }
+        Err(StoreError::Misconfigured(format!(
+            "Redis's maxmemory-policy is {} (maxmemory {}): it could evict counters and so lose acknowledged pulses. \
+             Run `redis-cli CONFIG SET maxmemory-policy noeviction` and put it into redis.conf",
+            self.maxmemory_policy, self.maxmemory
+        )))
+    }
+
+    fn log(&self, warnings: &mut Vec<String>) -> &'static str {
+        if self.appendonly != "yes" {
+            warnings.push(
+                "appendonly is off: a crash of Redis loses what came since its last snapshot. Run `redis-cli CONFIG SET \
+                 appendonly yes` and put it into redis.conf"
+                    .to_owned(),
+            );
+            return "kept in memory, no append-only file";
+        }
+        match self.appendfsync.as_str() {
+            "always" => "an acknowledged group is on disk (appendfsync always)",
+            other => {
+                warnings.push(format!(
+                    "appendfsync is {other}: a crash of the machine loses the last acknowledged groups. Run `redis-cli \
+                     CONFIG SET appendfsync always` and put it into redis.conf"
+                ));
+                "survives a crash of Redis; the machine's may take the last second or more (appendfsync is not always)"
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+#!lua
+-- Adds the entries of one group that belong to one shard, each at most once, and returns one verdict a character:
+-- S stored, D duplicate, C conflict, T tenant full, I no room for ids. Has no allow-oom: at maxmemory Redis refuses it
+-- whole, before its first write.
+--
+-- KEYS: 1 writer, 2 state, 3 ledger, 4 A:lo, 5 A:hi, 6 A:tenants, 7 B:lo, 8 B:hi, 9 B:tenants, 10 ids:newer,
+--       11 ids:older
+-- ARGV: 1 sequence number, 2 how long to remember the writer (ms), 3 dedup window (ms), 4 ids at most,
+--       5 aggregates a tenant at most, 6 how many units follow;
+--       then for each unit: name, and the sum of all entries as hi, middle and low (nine digits each of the last two);
+--       then for each entry: field, lo, hi, identity, content (both empty without an id)
+local writer, state, ledger = KEYS[1], KEYS[2], KEYS[3]
+local newer, older = KEYS[10], KEYS[11]
+
+-- The same number as last time: the first answer was lost. The expiry is a write, so that WAIT has something to wait for.
+local sequence, last, recorded = tonumber(ARGV[1]), 0, redis.call('GET', writer)
+if recorded then
+  local number, verdicts = string.match(recorded, '^(%d+) (.*)$')
+  last = tonumber(number)
+  if sequence == last then
+    redis.call('PEXPIRE', writer, ARGV[2])
+    return verdicts
+  end
+end
+if sequence ~= last + 1 then
+  return redis.error_reply('GAP expected number ' .. last + 1 .. ' of the writer, got ' .. ARGV[1])
+end
+
+local head = redis.call('HMGET', state, 'epoch', 'ids_since')
+if not head[1] then
+  return redis.error_reply('UNINITIALISED the shard holds no open generation')
+end
+local base = tonumber(head[1]) % 2 == 0 and 4 or 7
+local lo_key, hi_key, tenants_key = KEYS[base], KEYS[base + 1], KEYS[base + 2]
+
+-- Every counter and aggregate is at most what was acknowledged of its unit, so this one check keeps all from overflow.
+local totals, first = {}, 7
+for _ = 1, tonumber(ARGV[6]) do
+  local unit = ARGV[first]
+  totals[unit] = {tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])}
+  first = first + 4
+  local hi = redis.call('HGET', ledger, 'acknowledged:' .. unit .. ':hi')
+  if hi and tonumber(hi) > 9e18 then
+    return redis.error_reply('FULL the counters of ' .. unit .. ' can hold no more')
+  end
+end
+
+local count, fields, ids = (#ARGV - first + 1) / 5, {}, {}
+for i = 1, count do
+  local at = first + (i - 1) * 5
+  fields[i] = ARGV[at]
+  if ARGV[at + 3] ~= '' then ids[#ids + 1] = ARGV[at + 3] end
+end
+
+-- Ids recorded since ids_since are in the newer hash, those of the window before it in the older one.
+local known, room = {}, 0
+if #ids > 0 then
+  local now, window, since = now_ms(), tonumber(ARGV[3]), tonumber(head[2])
+  if now >= since + window then
+    redis.call('UNLINK', older)
+    if now >= since + 2 * window then
+      redis.call('UNLINK', newer)
+      since = now
+    else
+      if redis.call('EXISTS', newer) == 1 then redis.call('RENAME', newer, older) end
+      since = since + window
+    end
+    redis.call('HSET', state, 'ids_since', digits(since))
+  end
+  room = tonumber(ARGV[4])
+  for _, key in ipairs({older, newer}) do
+    local length = redis.call('HLEN', key)
+    if length > 0 then
+      room = room - length
+      local contents = redis.call('HMGET', key, unpack(ids))
+      for i, id in ipairs(ids) do
+        if contents[i] then known[id] = contents[i] end
+      end
+    end
+  end
+end
+
+local present, created, tenants, grown = redis.call('HMGET', lo_key, unpack(fields)), {}, {}, {}
+
+-- Whether the tenant may have this aggregate; counts it if it is new.
+local function admit(field)
+  local tenant = string.match(field, '^[^:]*')
+  local size = tenants[tenant] or tonumber(redis.call('HGET', tenants_key, tenant) or 0)
+  local admitted = size < tonumber(ARGV[5])
+  if admitted then
+    size = size + 1
+    created[field] = true
+    grown[tenant] = size
+  end
+  tenants[tenant] = size
+  return admitted
+end
+
+-- The sums in ARGV are of all entries: take off one that is not added. Nine digits a limb stay exact in a double.
+local function leave_out(field, lo, hi)
+  local total = totals[string.match(field, '[^:]*$')]
+  total[1] = total[1] - tonumber(hi)
+  total[2] = total[2] - (tonumber(string.sub(lo, 1, -10)) or 0)
+  total[3] = total[3] - tonumber(string.sub(lo, -9))
+end
+
+local verdicts, fresh = {}, {}
+for i = 1, count do
+  local at = first + (i - 1) * 5
+  local field, lo, hi, id = fields[i], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local verdict, content = 'S', known[id]
+  if content then
+    verdict = content == ARGV[at + 4] and 'D' or 'C'
+  elseif id ~= '' and room <= 0 then
+    verdict = 'I'
+  elseif not present[i] and not created[field] and not admit(field) then
+    verdict = 'T'
+  end
+  if verdict == 'S' then
+    add(lo_key, field, hi_key, field, lo, hi)
+    if id ~= '' then
+      room = room - 1
+      known[id] = ARGV[at + 4]
+      fresh[#fresh + 1] = id
+      fresh[#fresh + 1] = ARGV[at + 4]
+    end
+  else
+    leave_out(field, lo, hi)
+  end
+  verdicts[i] = verdict
+end
+
+if #fresh > 0 then redis.call('HSET', newer, unpack(fresh)) end
+for tenant, size in pairs(grown) do redis.call('HSET', tenants_key, tenant, size) end
+for unit, total in pairs(totals) do
+  local low, middle, hi = total[3], total[2], total[1]
+  local borrow = math.floor(low / 1e9)
+  low, middle = low - borrow * 1e9, middle + borrow
+  borrow = math.floor(middle / 1e9)
+  middle, hi = middle - borrow * 1e9, hi + borrow
+  if hi > 0 or middle > 0 or low > 0 then
+    local lo = middle > 0 and string.format('%.0f%09.0f', middle, low) or digits(low)
+    add_counter(state, '', unit, lo, digits(hi))
+    add_counter(ledger, 'acknowledged:', unit, lo, digits(hi))
+  end
+end
+
+local answer = table.concat(verdicts)
+redis.call('SET', writer, ARGV[1] .. ' ' .. answer, 'PX', ARGV[2])
+return answer

@@ -1,0 +1,57 @@
+#!lua flags=allow-oom
+-- Moves a batch through its delivery. Returns 1, or 0 if the batch is not where the step starts: the outbox, or for
+-- `replay` the dead letters.
+--
+-- KEYS: 1 lease, 2 ledger, 3 outbox, 4 frozen, 5 dead letters, 6 batch
+-- ARGV: 1 token (empty for replay, which an operator may do at any time), 2 batch id, 3 step, then by step
+--       attempt | confirm | replay: nothing; retry: 4 delay (ms), 5 ambiguous since (ms, or empty), 6 error;
+--       dead: 4 reason
+local ledger, outbox, frozen, dead, batch = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local id, step = ARGV[2], ARGV[3]
+if step ~= 'replay' and fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
+if not redis.call('ZSCORE', step == 'replay' and dead or outbox, id) then return 0 end
+if redis.call('EXISTS', batch) == 0 then return redis.error_reply('DAMAGED the batch is listed but missing') end
+local now = digits(now_ms())
+
+local function move(from, to)
+  for _, unit in ipairs(UNITS) do
+    local total = redis.call('HMGET', batch, unit .. ':lo', unit .. ':hi')
+    if total[1] then
+      subtract_counter(ledger, from, unit, total[1], total[2])
+      add_counter(ledger, to, unit, total[1], total[2])
+    end
+  end
+end
+
+if step == 'attempt' then
+  redis.call('HINCRBY', batch, 'attempts', 1)
+  redis.call('HSETNX', batch, 'ambiguous_since', now)
+elseif step == 'retry' then
+  redis.call('ZADD', outbox, digits(tonumber(now) + tonumber(ARGV[4])), id)
+  redis.call('HSET', batch, 'error', ARGV[6])
+  if ARGV[5] == '' then
+    redis.call('HDEL', batch, 'ambiguous_since')
+  else
+    redis.call('HSET', batch, 'ambiguous_since', ARGV[5])
+  end
+elseif step == 'confirm' then
+  move('outbox:', 'delivered:')
+  redis.call('ZREM', outbox, id)
+  redis.call('ZREM', frozen, id)
+  redis.call('UNLINK', batch)
+elseif step == 'dead' then
+  move('outbox:', 'dead_letters:')
+  redis.call('ZREM', outbox, id)
+  redis.call('ZREM', frozen, id)
+  redis.call('ZADD', dead, now, id)
+  redis.call('HSET', batch, 'reason', ARGV[4])
+elseif step == 'replay' then
+  move('dead_letters:', 'outbox:')
+  redis.call('ZREM', dead, id)
+  redis.call('ZADD', outbox, now, id)
+  redis.call('ZADD', frozen, redis.call('HGET', batch, 'frozen_at'), id)
+  -- The operator has decided: it starts anew, earlier attempts are no longer held against it.
+  redis.call('HDEL', batch, 'reason', 'ambiguous_since', 'error')
+  redis.call('HSET', batch, 'attempts', '0')
+end
+return 1

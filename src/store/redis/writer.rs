@@ -1,0 +1,341 @@
+//! The ingesting half: groups under sequence numbers, so that a group whose answer was lost can be sent again.
+//!
+//! Losses and what stands against them: a broken connection leaves it open whether a call was applied, so the same bytes go
+//! out again under the same number until Redis answers, and it applies them once. A number never carries other content:
+//! after any failure the writer takes a new id, and numbers start again from 1.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value};
+use uuid::Uuid;
+
+use super::Shared;
+use super::connection::Link;
+use super::keys::shard_of;
+use super::reply::{changed_nothing, corrupt, integer, refusal};
+use super::script::SCRIPTS;
+use crate::pulse::UnitTotals;
+use crate::store::{Commit, Entry, GroupWriter, Outcome, StoreError};
+
+/// Entries in one call: a script holds up every other client while it runs.
+const CALL_MAX: usize = 200;
+/// How long Redis remembers a writer's last call. A clock that leaps further than this while an answer is outstanding
+/// would let the first call of a writer count twice.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// A writer that was idle for so long takes a new id, long before Redis forgets the old one.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+/// A call is not repeated for longer than this, so that it is never repeated after Redis forgot it.
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+/// Pauses between attempts double from the first to the last of these.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(320)];
+/// Nano-units of the largest entry: ten thousand of the largest pulses. Upper limbs of a call's sums stay below 2^53.
+const ENTRY_NANOS_MAX: i128 = 10_000_000_000_000 * 1_000_000_000_000_000_000;
+
+/// One worker's writer.
+pub(super) struct RedisWriter {
+    store: Arc<Shared>,
+    link: Option<Link>,
+    id: String,
+    /// The next sequence number on each shard.
+    next: Vec<u64>,
+    used: Instant,
+}
+
+/// The entries of one shard that one script call adds.
+struct Call {
+    bytes: Vec<u8>,
+    /// Where the entries stand in the group.
+    places: Vec<usize>,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Not applied: never sent, or Redis refused it.
+    Idle,
+    /// Sent, and nothing answered that would tell whether it was applied.
+    Ambiguous,
+    Answered(Vec<Outcome>),
+}
+
+/// How an attempt to have a round of calls answered failed.
+enum Failed {
+    /// Trying again may help, if a call is ambiguous.
+    Passing(StoreError),
+    /// Trying again at once will help.
+    ScriptUnknown,
+    /// Trying again can't help.
+    Final(StoreError),
+}
+
+impl RedisWriter {
+    pub(super) fn new(store: Arc<Shared>) -> Self {
+        let next = vec![1; store.keys.len()];
+        RedisWriter { store, link: None, id: Uuid::new_v4().to_string(), next, used: Instant::now() }
+    }
+
+    /// Takes a new id, under which nothing was sent yet.
+    fn renew(&mut self) {
+        self.id = Uuid::new_v4().to_string();
+        self.next.fill(1);
+    }
+
+    /// Splits a group into rounds: at most one call a shard in each, since a shard's calls must follow each other.
+    fn rounds(&self, entries: &[Entry<'_>]) -> Vec<Vec<(u16, Vec<usize>)>> {
+        let shards = self.store.keys.len() as u16;
+        let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(shards)];
+        for (place, entry) in entries.iter().enumerate() {
+            let shard = if shards == 1 { 0 } else { shard_of(entry.key.encoded_tenant(), shards) };
+            by_shard[usize::from(shard)].push(place);
+        }
+        let mut rounds: Vec<Vec<(u16, Vec<usize>)>> = Vec::new();
+        for (shard, places) in by_shard.iter().enumerate() {
+            for (round, chunk) in places.chunks(CALL_MAX).enumerate() {
+                if rounds.len() <= round {
+                    rounds.push(Vec::new());
+                }
+                rounds[round].push((shard as u16, chunk.to_vec()));
+            }
+        }
+        rounds
+    }
+
+    fn call(&mut self, shard: u16, places: Vec<usize>, entries: &[Entry<'_>]) -> Call {
+        let keys = &self.store.keys[usize::from(shard)];
+        let writer = keys.writer(&self.id);
+        let [a, b] = &keys.open;
+        let mut command = SCRIPTS.ingest.call(&[
+            &writer,
+            &keys.state,
+            &keys.ledger,
+            &a[0],
+            &a[1],
+            &a[2],
+            &b[0],
+            &b[1],
+            &b[2],
+            &keys.newer_ids,
+            &keys.older_ids,
+        ]);
+        let next = &mut self.next[usize::from(shard)];
+        command
+            .arg(*next)
+            .arg(REMEMBERED.as_millis() as u64)
+            .arg(self.store.settings.dedup_window.as_millis() as u64)
+            .arg(self.store.ids_max_of_shard())
+            .arg(self.store.settings.tenant_cardinality_max);
+        *next += 1;
+        let mut totals = UnitTotals::default();
+        places.iter().for_each(|&place| totals.add(entries[place].key.use_unit(), entries[place].amount));
+        command.arg(totals.non_zero().count());
+        for (unit, total) in totals.non_zero() {
+            let (hi, lo) = total.to_limbs();
+            command.arg(unit.name()).arg(hi).arg(lo / 1_000_000_000).arg(lo % 1_000_000_000);
+        }
+        for &place in &places {
+            let entry = &entries[place];
+            let (hi, lo) = entry.amount.to_limbs();
+            command.arg(entry.key.as_str()).arg(lo).arg(hi);
+            match &entry.id {
+                Some(id) => command.arg(&id.identity[..]).arg(&id.content[..]),
+                None => command.arg("").arg(""),
+            };
+        }
+        Call { bytes: command.get_packed_command(), places, state: State::Idle }
+    }
+
+    /// Has every call of a round answered, or returns why that was given up.
+    fn run(&mut self, calls: &mut [Call], deadline: Instant) -> Option<StoreError> {
+        let mut pause = PAUSES[0];
+        loop {
+            let error = match self.attempt(calls, deadline) {
+                Ok(()) => return None,
+                Err(Failed::ScriptUnknown) if Instant::now() < deadline => continue,
+                Err(Failed::ScriptUnknown) => StoreError::Unavailable("Redis keeps forgetting its scripts".to_owned()),
+                Err(Failed::Final(error)) => return Some(error),
+                Err(Failed::Passing(error)) => error,
+            };
+            let ambiguous = calls.iter().any(|call| call.state == State::Ambiguous);
+            if !ambiguous {
+                return Some(error);
+            }
+            if Instant::now() + pause >= deadline {
+                return Some(StoreError::Unknown(error.to_string()));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES[1]);
+        }
+    }
+
+    /// Sends every call that is not answered yet and reads the answers.
+    fn attempt(&mut self, calls: &mut [Call], deadline: Instant) -> Result<(), Failed> {
+        let limit = self.store.pool.target().answer_limit(deadline.saturating_duration_since(Instant::now()));
+        let mut link = self.connected(limit).map_err(Failed::Passing)?;
+        let mut bytes = Vec::new();
+        for call in calls.iter().filter(|call| !matches!(call.state, State::Answered(_))) {
+            bytes.extend_from_slice(&call.bytes);
+        }
+        // Behind the scripts on the same connection: as its first command it would wait for nothing.
+        if let Some(command) = self.wait(deadline) {
+            command.write_packed_command(&mut bytes);
+        }
+        let before: Vec<State> = calls.iter().map(|call| call.state.clone()).collect();
+        for call in calls.iter_mut().filter(|call| call.state == State::Idle) {
+            call.state = State::Ambiguous;
+        }
+        let lost = |error| Failed::Passing(StoreError::Unavailable(format!("no answer from Redis: {error}")));
+        link.send(&bytes).map_err(lost)?;
+        let mut failed = None;
+        for (call, before) in calls.iter_mut().zip(&before) {
+            if !matches!(before, State::Answered(_)) {
+                let value = link.receive().map_err(lost)?;
+                failed = worse(failed, call.take_answer(value, before));
+            }
+        }
+        if self.store.wait_replicas > 0 {
+            let value = link.receive().map_err(lost)?;
+            if let Err(failure) = self.check_replicas(&value) {
+                // Applied, but not yet where it was promised to be: to be sent again for the same verdicts.
+                for (call, before) in calls.iter_mut().zip(&before) {
+                    if *before != call.state && matches!(call.state, State::Answered(_)) {
+                        call.state = State::Ambiguous;
+                    }
+                }
+                failed = worse(failed, Some(failure));
+            }
+        }
+        if matches!(failed, Some(Failed::ScriptUnknown)) {
+            link.load_scripts().map_err(Failed::Passing)?;
+        }
+        self.link = Some(link);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The connection, out of its place: it is put back only after all answers were read.
+    fn connected(&mut self, limit: Duration) -> Result<Link, StoreError> {
+        if let Some(mut link) = self.link.take()
+            && link.set_limit(limit).is_ok()
+            && link.check().is_ok()
+        {
+            return Ok(link);
+        }
+        self.store.pool.target().connect(limit)
+    }
+
+    fn wait(&self, deadline: Instant) -> Option<Cmd> {
+        let store = &self.store;
+        let limit = store.wait_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        (store.wait_replicas > 0).then(|| {
+            let mut command = Cmd::new();
+            // Zero would wait for ever.
+            command.arg("WAIT").arg(store.wait_replicas).arg(limit.as_millis().max(1) as u64);
+            command
+        })
+    }
+
+    fn check_replicas(&self, value: &Value) -> Result<(), Failed> {
+        let reached = match value {
+            Value::ServerError(error) => return Err(Failed::Passing(refusal(error))),
+            other => integer(other).map_err(Failed::Final)?,
+        };
+        if reached >= i64::from(self.store.wait_replicas) {
+            return Ok(());
+        }
+        let wanted = self.store.wait_replicas;
+        Err(Failed::Passing(StoreError::Unavailable(format!("{reached} of {wanted} replicas confirmed the group"))))
+    }
+}
+
+impl Call {
+    /// Notes what Redis answered; `before` is what was known before this attempt.
+    fn take_answer(&mut self, value: Value, before: &State) -> Option<Failed> {
+        match value {
+            Value::BulkString(verdicts) => match read_verdicts(&verdicts, self.places.len()) {
+                Some(outcomes) => {
+                    self.state = State::Answered(outcomes);
+                    None
+                }
+                None => Some(Failed::Final(corrupt("expected verdicts", String::from_utf8_lossy(&verdicts)))),
+            },
+            Value::ServerError(error) if changed_nothing(&error) => {
+                // It proves that this attempt did nothing, and leaves open what an earlier one did.
+                self.state = before.clone();
+                Some(match (error.code(), refusal(&error)) {
+                    ("NOSCRIPT", _) => Failed::ScriptUnknown,
+                    (_, refused @ StoreError::Unavailable(_)) => Failed::Passing(refused),
+                    (_, refused) => Failed::Final(refused),
+                })
+            }
+            Value::ServerError(error) => Some(Failed::Final(refusal(&error))),
+            other => Some(Failed::Final(corrupt("expected verdicts", other))),
+        }
+    }
+}
+
+/// The failure that decides how to go on.
+fn worse(one: Option<Failed>, other: Option<Failed>) -> Option<Failed> {
+    let rank = |failed: &Failed| match failed {
+        Failed::ScriptUnknown => 0,
+        Failed::Passing(_) => 1,
+        Failed::Final(_) => 2,
+    };
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if rank(&other) > rank(&one) { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+fn read_verdicts(verdicts: &[u8], expected: usize) -> Option<Vec<Outcome>> {
+    if verdicts.len() != expected {
+        return None;
+    }
+    let outcome = |verdict: &u8| {
+        Some(match verdict {
+            b'S' => Outcome::Stored,
+            b'D' => Outcome::Duplicate,
+            b'C' => Outcome::Conflict,
+            b'T' => Outcome::TenantFull,
+            b'I' => Outcome::IdsFull,
+            _ => return None,
+        })
+    };
+    verdicts.iter().map(outcome).collect()
+}
+
+impl GroupWriter for RedisWriter {
+    fn commit(&mut self, entries: &[Entry<'_>], patience: Duration) -> Commit {
+        let mut commit = Commit { outcomes: vec![Outcome::NotStored; entries.len()], error: None };
+        let fits = |entry: &Entry<'_>| (0..=ENTRY_NANOS_MAX).contains(&entry.amount.nanos());
+        if !entries.iter().all(fits) {
+            commit.error = Some(StoreError::Misconfigured("an entry's amount is out of range".to_owned()));
+            return commit;
+        }
+        if self.used.elapsed() > IDLE_MAX {
+            self.renew();
+        }
+        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
+        for round in self.rounds(entries) {
+            let mut calls: Vec<Call> =
+                round.into_iter().map(|(shard, places)| self.call(shard, places, entries)).collect();
+            let error = self.run(&mut calls, deadline);
+            for call in calls {
+                for (index, &place) in call.places.iter().enumerate() {
+                    commit.outcomes[place] = match &call.state {
+                        State::Idle => Outcome::NotStored,
+                        State::Ambiguous => Outcome::Unknown,
+                        State::Answered(outcomes) => outcomes[index],
+                    };
+                }
+            }
+            if error.is_some() {
+                self.renew();
+                commit.error = error;
+                break;
+            }
+        }
+        self.used = Instant::now();
+        commit
+    }
+}
