@@ -14,11 +14,31 @@ const FILE_BYTES_MAX: usize = 10 << 20;
 /// Rotated files that are kept.
 const FILES_KEPT: usize = 5;
 
-/// Starts logging to the console (warnings and errors to stderr) and to `dir/file_name`.
+/// Starts logging to the console (errors to standard error, the rest to standard output) and to `dir/file_name`.
 ///
 /// # Errors
 /// A message if the directory can't be written or a logger runs already.
 pub fn start(level: LevelFilter, dir: &Path, file_name: &str) -> Result<(), String> {
+    init(vec![console(level, TerminalMode::Mixed), file(level, dir, file_name)?])
+}
+
+/// As [`start`], but with everything on standard error, for commands that answer on standard output.
+///
+/// # Errors
+/// A message if the directory can't be written or a logger runs already.
+pub fn start_beside_output(level: LevelFilter, dir: &Path, file_name: &str) -> Result<(), String> {
+    init(vec![console(level, TerminalMode::Stderr), file(level, dir, file_name)?])
+}
+
+/// Starts logging to standard error only.
+///
+/// # Errors
+/// A message if a logger runs already.
+pub fn start_console(level: LevelFilter) -> Result<(), String> {
+    init(vec![console(level, TerminalMode::Stderr)])
+}
+
+fn file(level: LevelFilter, dir: &Path, file_name: &str) -> Result<Box<dyn SharedLogger>, String> {
     fs::create_dir_all(dir).map_err(|error| format!("LOG_DIR={}: {error}", dir.display()))?;
     let path = dir.join(file_name);
     // The rotating writer does not report a file it can't write, so this is asked first.
@@ -26,20 +46,11 @@ pub fn start(level: LevelFilter, dir: &Path, file_name: &str) -> Result<(), Stri
     opened.map_err(|error| format!("{}: {error}", path.display()))?;
     let limit = ContentLimit::BytesSurpassed(FILE_BYTES_MAX);
     let file = FileRotate::new(path, AppendCount::new(FILES_KEPT), limit, Compression::None, None);
-    init(vec![console(level), WriteLogger::new(level, config(), file)])
+    Ok(WriteLogger::new(level, config(), file))
 }
 
-/// Starts logging to the console only, for commands that answer on standard output.
-///
-/// # Errors
-/// A message if a logger runs already.
-pub fn start_console(level: LevelFilter) -> Result<(), String> {
-    let stderr = TermLogger::new(level, config(), TerminalMode::Stderr, ColorChoice::Auto);
-    init(vec![stderr])
-}
-
-fn console(level: LevelFilter) -> Box<dyn SharedLogger> {
-    TermLogger::new(level, config(), TerminalMode::Mixed, ColorChoice::Auto)
+fn console(level: LevelFilter, mode: TerminalMode) -> Box<dyn SharedLogger> {
+    TermLogger::new(level, config(), mode, ColorChoice::Auto)
 }
 
 fn init(loggers: Vec<Box<dyn SharedLogger>>) -> Result<(), String> {

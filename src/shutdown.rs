@@ -1,11 +1,19 @@
-//! The wish to stop, for threads that wait.
+//! The wish to stop, for threads that work and threads that wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Shared by whoever asks for the stop and whoever must notice it.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown(Arc<(Mutex<bool>, Condvar)>);
+pub struct Shutdown(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    requested: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
 
 impl Shutdown {
     /// Nobody has asked yet.
@@ -13,28 +21,46 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Asks every waiting thread to stop.
+    /// Asks every thread to stop.
     pub fn request(&self) {
-        let (requested, changed) = &*self.0;
-        *requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        changed.notify_all();
+        // Under the lock, so that no thread misses it between its look and its sleep.
+        let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.requested.store(true, Ordering::Release);
+        self.0.changed.notify_all();
     }
 
     /// Whether the stop was asked for.
     pub fn requested(&self) -> bool {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.requested.load(Ordering::Acquire)
     }
 
     /// Sleeps for `duration` or until the stop is asked for; returns whether it was.
     pub fn wait(&self, duration: Duration) -> bool {
-        let (requested, changed) = &*self.0;
-        let guard = requested.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = changed.wait_timeout_while(guard, duration, |requested| !*requested);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.changed.wait_timeout_while(guard, duration, |()| !self.requested()));
+        self.requested()
     }
 
     /// Sleeps until the stop is asked for.
     pub fn wait_forever(&self) {
         while !self.wait(Duration::from_secs(3600)) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_thread_is_woken() {
+        let shutdown = Shutdown::new();
+        assert!(!shutdown.wait(Duration::ZERO));
+        let waiting = std::thread::spawn({
+            let shutdown = shutdown.clone();
+            move || shutdown.wait_forever()
+        });
+        shutdown.request();
+        waiting.join().unwrap();
+        assert!(shutdown.requested() && shutdown.wait(Duration::from_secs(3600)));
     }
 }

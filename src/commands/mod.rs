@@ -1,4 +1,49 @@
 //! The subcommands: wiring only.
 
+pub mod dead_letters;
+pub mod demo;
+pub mod ledger;
 pub mod produce;
 pub mod receive;
+pub mod serve;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::config::{Config, RawSettings, StoreChoice};
+use crate::store::embedded::EmbeddedStore;
+use crate::store::redis::RedisStore;
+use crate::store::{Store, StoreError};
+
+/// Exit status for mistakes in the settings, the same as for mistakes in the arguments.
+const USAGE_STATUS: u8 = 2;
+
+/// Says what was wrong and ends the command.
+fn fail(message: impl std::fmt::Display) -> ExitCode {
+    eprintln!("ingestor: {message}");
+    ExitCode::FAILURE
+}
+
+/// The valid settings, or the exit code after every mistake was named.
+fn configure(settings: &RawSettings) -> Result<Config, ExitCode> {
+    settings.validate().map_err(|mistakes| {
+        eprint!("ingestor: {mistakes}");
+        ExitCode::from(USAGE_STATUS)
+    })
+}
+
+/// Opens the store to ingest and deliver.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &config.store {
+        StoreChoice::Embedded(data_dir) => Arc::new(EmbeddedStore::open(data_dir, &config.store_settings)?),
+        StoreChoice::Redis(settings) => Arc::new(RedisStore::open(settings, &config.store_settings)?),
+    })
+}
+
+/// Opens the store beside the process that may be serving it.
+fn attach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &config.store {
+        StoreChoice::Embedded(data_dir) => Arc::new(EmbeddedStore::attach(data_dir, &config.store_settings)?),
+        StoreChoice::Redis(settings) => Arc::new(RedisStore::open(settings, &config.store_settings)?),
+    })
+}

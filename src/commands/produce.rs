@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::amount::{Amount, AmountError};
+use crate::logging;
 use crate::producer::{self, CONNECTIONS_DEFAULT, ProducerOptions, Progress};
+use crate::shutdown::Shutdown;
 
 /// How long a run lasts that is bound neither by time nor by a count.
 const DURATION_DEFAULT: Duration = Duration::from_secs(100);
@@ -89,7 +90,11 @@ impl From<ProduceArgs> for ProducerOptions {
 }
 
 /// Runs until everything is sent or `stop` is set, and prints the summary.
-pub fn run(args: ProduceArgs, stop: &AtomicBool) -> ExitCode {
+pub fn run(args: ProduceArgs, stop: &Shutdown) -> ExitCode {
+    if let Err(error) = logging::start_beside_output(log::LevelFilter::Info, &args.log_dir, "log_producer.log") {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let as_json = args.json;
     let options = ProducerOptions::from(args);
     let mut progress = Progress::for_stderr();

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
+use crate::logging;
 use crate::receiver::{Faults, LateFailure, Receiver, ReceiverOptions};
+use crate::shutdown::Shutdown;
 
 /// How often the stop flag is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -88,7 +88,11 @@ impl From<FaultArgs> for Faults {
 }
 
 /// Runs until `stop` is set. The first line of standard output names the address, for scripts that asked for port 0.
-pub fn run(args: ReceiveArgs, stop: &AtomicBool) -> ExitCode {
+pub fn run(args: ReceiveArgs, stop: &Shutdown) -> ExitCode {
+    if let Err(error) = logging::start_console(log::LevelFilter::Info) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let addr = SocketAddr::new(args.host, args.port);
     let faults = Faults::from(args.faults);
     if faults != Faults::default() {
@@ -102,12 +106,11 @@ pub fn run(args: ReceiveArgs, stop: &AtomicBool) -> ExitCode {
         }
     };
     println!("listening on {}", receiver.process_url());
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.wait(WATCH_INTERVAL) {
         if !receiver.is_serving() {
             log::error!("the receiver accepts no more connections");
             return ExitCode::FAILURE;
         }
-        thread::sleep(WATCH_INTERVAL);
     }
     receiver.stop();
     log::info!("the receiver has stopped");

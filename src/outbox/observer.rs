@@ -9,6 +9,8 @@ pub trait Observer: Send + Sync {
     fn sealed(&self, generation: &SealedGeneration);
     /// A batch with so many aggregates went into the outbox.
     fn froze(&self, aggregates: u64);
+    /// A sealed generation is in the outbox whole.
+    fn frozen_whole(&self, generation: &SealedGeneration);
     /// The receiver confirmed a batch.
     fn confirmed(&self, entry: &OutboxEntry);
 }
@@ -19,5 +21,6 @@ pub struct NoObserver;
 impl Observer for NoObserver {
     fn sealed(&self, _generation: &SealedGeneration) {}
     fn froze(&self, _aggregates: u64) {}
+    fn frozen_whole(&self, _generation: &SealedGeneration) {}
     fn confirmed(&self, _entry: &OutboxEntry) {}
 }

@@ -163,6 +163,7 @@ impl Scheduler {
             FreezeStep::StartedAgain => log::debug!("generation {}: scanning again", freezing.epoch()),
             FreezeStep::Finished => {
                 log::info!("generation {} is frozen whole", freezing.epoch());
+                self.observer.frozen_whole(sealed);
                 duty.sealed.pop_front();
                 duty.freezing = None;
             }

@@ -4,7 +4,7 @@
 //! receiver.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use self::client::{Client, Run, Tally};
 use self::recipe::Recipe;
 use self::sender::Sender;
 use crate::amount::Amount;
+use crate::shutdown::Shutdown;
 use crate::splitmix::SplitMix64;
 
 mod client;
@@ -127,7 +128,7 @@ pub enum ProducerError {
 /// [`ProducerError`], with nothing left running. Pulses that fail are no error but counted.
 pub fn run(
     options: &ProducerOptions,
-    stop: &AtomicBool,
+    stop: &Shutdown,
     mut observe: impl FnMut(&Snapshot),
 ) -> Result<ProducerReport, ProducerError> {
     let connections = options.connections.min(options.tenants as usize);
@@ -230,7 +231,7 @@ fn start_client<'scope>(
 }
 
 /// Adds up the threads' tallies as they end, and halts them once `stop` is set.
-fn gather(tallies: &Receiver<Tally>, halt: Channel<()>, stop: &AtomicBool, mut observe: impl FnMut()) -> Tally {
+fn gather(tallies: &Receiver<Tally>, halt: Channel<()>, stop: &Shutdown, mut observe: impl FnMut()) -> Tally {
     let mut halt = Some(halt);
     let mut sum = Tally::new();
     let mut next_look = Instant::now();
@@ -239,7 +240,7 @@ fn gather(tallies: &Receiver<Tally>, halt: Channel<()>, stop: &AtomicBool, mut o
             Ok(tally) => sum.merge(tally),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                if stop.load(Ordering::Relaxed) {
+                if stop.requested() {
                     halt = None;
                 }
                 observe();

@@ -113,7 +113,7 @@ impl Drop for Target {
 }
 
 fn produce(options: &ProducerOptions) -> ProducerReport {
-    run(options, &AtomicBool::new(false), |_| ()).unwrap()
+    run(options, &Shutdown::new(), |_| ()).unwrap()
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn a_stop_ends_the_longest_pause() {
     let target = Target::start(|_| Reply::Status(204));
     let hour = Duration::from_secs(3600);
     let options = ProducerOptions { min_delay: hour, max_delay: hour, ..target.options(1_000) };
-    let stop = AtomicBool::new(false);
-    let report = run(&options, &stop, |_| stop.store(true, Ordering::Relaxed)).unwrap();
+    let stop = Shutdown::new();
+    let report = run(&options, &stop, |_| stop.request()).unwrap();
     assert_eq!(report.failed, 0);
     assert!(report.elapsed < Duration::from_secs(60));
 }
@@ -220,8 +220,8 @@ fn a_stop_ends_the_longest_pause() {
 fn a_stop_gives_up_what_waits_to_be_repeated() {
     let target = Target::start(|_| Reply::Status(503));
     let options = ProducerOptions { attempts_max: u32::MAX, ..target.options(3) };
-    let stop = AtomicBool::new(false);
-    let report = run(&options, &stop, |now| stop.store(now.elapsed > Duration::ZERO, Ordering::Relaxed)).unwrap();
+    let stop = Shutdown::new();
+    let report = run(&options, &stop, |_| stop.request()).unwrap();
     assert_eq!(report.sent, report.failed);
     assert_eq!(report.acknowledged, 0);
 }
@@ -239,7 +239,7 @@ fn time_ends_a_run_without_a_count() {
 #[test]
 fn options_without_meaning_are_refused() {
     let check = |options: ProducerOptions, expected: &str| {
-        let error = run(&options, &AtomicBool::new(false), |_| ()).unwrap_err().to_string();
+        let error = run(&options, &Shutdown::new(), |_| ()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let sane = ProducerOptions::default;
