@@ -217,7 +217,7 @@ impl Store for EmbeddedStore {
             warnings.push("synchronous is not FULL: a power loss can take acknowledged pulses".to_owned());
         }
         let summary = format!(
-            "an acknowledged pulse survives a kill and a power loss, as far as the disk under {} keeps what fdatasync \
+            "an acknowledged pulse survives a kill and a power loss, as far as the disk under {} keeps what fsync \
              confirmed",
             self.shared.file.display()
         );
