@@ -135,8 +135,8 @@ fn configure(connection: &Connection, writable: bool) -> rusqlite::Result<()> {
         // Whether these two took is what `durability` reports.
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // Bounds the WAL: copied back every 4 MiB, and cut to this size after a burst or a long read.
-        connection.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(()))?;
+        // Bounds the WAL: copied back every 32 MiB (pages that many groups touch, once), and cut to this size after a burst or a long read.
+        connection.query_row("PRAGMA wal_autocheckpoint = 8000", [], |_| Ok(()))?;
         connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     } else {
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
