@@ -84,6 +84,12 @@ pub struct RawSettings {
     /// Pulses committed together at most, unless one request has more [default: 512]
     #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
     pub group_max: Option<String>,
+    /// Connections at once; a further one is answered with 503 [default: 10000, or what the limit of open files allows]
+    #[arg(long, env = "MAX_CONNECTIONS", hide_env_values = true, value_name = "N")]
+    pub max_connections: Option<String>,
+    /// Longest head of a request [default: 16384]
+    #[arg(long, env = "MAX_HEADER_BYTES", hide_env_values = true, value_name = "BYTES")]
+    pub max_header_bytes: Option<String>,
     /// Longest body of a request [default: 8388608]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES")]
     pub max_body_bytes: Option<String>,

@@ -37,6 +37,9 @@ impl RawSettings {
         });
         IntakeSettings {
             listen,
+            max_connections: check.number("MAX_CONNECTIONS", &self.max_connections, 10_000, 1, 100_000) as usize,
+            max_header_bytes: check.number("MAX_HEADER_BYTES", &self.max_header_bytes, 16 << 10, 1024, 1 << 20)
+                as usize,
             max_body_bytes: check.number("MAX_BODY_BYTES", &self.max_body_bytes, 8 << 20, 1024, 1 << 30),
             request_timeout: check.duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300)),
             drain_timeout: check.duration("DRAIN_TIMEOUT", &self.drain_timeout, secs(25), secs(1), secs(3600)),
