@@ -122,5 +122,6 @@ pub fn hang_up(client: &SocketAddr) {
     let _ = client;
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

@@ -169,7 +169,8 @@ fn clients_that_dawdle_are_ended() {
 
 #[test]
 fn connections_beyond_the_cap_are_shed_and_the_next_one_is_served() {
-    let target = target(DoorPolicy { max_connections: 20, idle_timeout: PATIENCE, request_timeout: PATIENCE, ..quick() });
+    let target =
+        target(DoorPolicy { max_connections: 20, idle_timeout: PATIENCE, request_timeout: PATIENCE, ..quick() });
     let mut inside: Vec<TcpStream> = (0..20).map(|_| target.connect()).collect();
     inside.iter_mut().for_each(|stream| assert_eq!(exchange(stream), 204));
     for _ in 0..10 {
