@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockAddr, SockRef};
 
 use super::head::{Filter, Limits, Refusal};
-use super::{DoorPolicy, DoorStats, symbols};
+use super::{DoorPolicy, DoorStats};
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
@@ -31,6 +31,9 @@ const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a write to a client may make no progress.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For a `send` that fails instead of waiting, and raises no signal.
+const DO_NOT_WAIT: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// What a descriptor is. Read without a lock on every call, also of descriptors that are none of ours.
 const PLAIN: u8 = 0;
@@ -89,7 +92,6 @@ static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
 static CLIENTS: OnceLock<Mutex<HashMap<SocketAddr, Arc<Connection>>>> = OnceLock::new();
 
 pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
-    super::symbols::link();
     let slots = SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
     let descriptors = slots.len().saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CONNECTION;
     let max_connections = policy.max_connections.min(descriptors).max(1);
@@ -268,24 +270,24 @@ impl Connection {
 
     /// Before each read: lets the next connection be accepted, and holds a client back that is not waiting for answers
     /// or not reading them. Returns whether to read at all.
-    pub(super) fn before_read(&self, descriptor: RawFd) -> bool {
+    pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> bool {
         if !std::mem::replace(&mut *lock(&self.picked_up), true) {
             self.pick_up.notify_all();
         }
         let must_wait = || {
             self.listener.policy.answers_are_reported
-                && (self.unanswered() >= UNANSWERED_MAX || symbols::unsent_bytes(descriptor) > UNREAD_MAX)
+                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
         };
         let offence = lock(&self.offence).take();
         if let Some(refusal) = offence {
-            self.refuse(refusal, descriptor);
+            self.refuse(refusal, socket);
         }
         // The look at the unsent bytes is a system call, so it is taken once in a while.
         let look = self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1;
         let deadline = Instant::now() + self.listener.policy.request_timeout;
         while look && must_wait() && !self.ended.load(Ordering::Acquire) {
             if Instant::now() > deadline {
-                self.refuse(Refusal::TooSlow, descriptor);
+                self.refuse(Refusal::TooSlow, socket);
             }
             std::thread::sleep(HELD_BACK_LOOK);
         }
@@ -293,7 +295,7 @@ impl Connection {
     }
 
     /// After a read that brought bytes.
-    pub(super) fn after_read(&self, bytes: &[u8], descriptor: RawFd) -> Passage {
+    pub(super) fn after_read(&self, bytes: &[u8], socket: &SockRef<'_>) -> Passage {
         if self.ended.load(Ordering::Acquire) {
             return Passage::End;
         }
@@ -304,20 +306,20 @@ impl Connection {
         drop(filter);
         self.passed.fetch_add(progress.heads, Ordering::Release);
         if let Some(refusal) = progress.refusal {
-            return self.offend(refusal, in_body, progress.pass, descriptor);
+            return self.offend(refusal, in_body, progress.pass, socket);
         }
         let mut since = lock(&self.since);
         if is_idle || was_idle || progress.heads > 0 {
             *since = Instant::now();
         } else if since.elapsed() > self.listener.policy.request_timeout {
             drop(since);
-            return self.time_out(in_body, descriptor);
+            return self.time_out(in_body, socket);
         }
         Passage::Pass(progress.pass)
     }
 
     /// After a read that timed out: whether to read again.
-    pub(super) fn after_time_out(&self, descriptor: RawFd) -> bool {
+    pub(super) fn after_time_out(&self, socket: &SockRef<'_>) -> bool {
         let filter = lock(&self.filter);
         let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
         drop(filter);
@@ -325,12 +327,12 @@ impl Connection {
             let idle_for = lock(&self.since).elapsed();
             return idle_for < self.listener.policy.idle_timeout || self.unanswered_here() > 0;
         }
-        self.time_out(in_body, descriptor);
+        self.time_out(in_body, socket);
         false
     }
 
     /// What comes before an offence passes, so that it is answered; the offence itself never does.
-    fn offend(&self, refusal: Refusal, in_body: bool, pass: usize, descriptor: RawFd) -> Passage {
+    fn offend(&self, refusal: Refusal, in_body: bool, pass: usize, socket: &SockRef<'_>) -> Passage {
         if in_body {
             // The request's handler answers for its body; a status from here would be a second answer.
             self.count(refusal);
@@ -338,23 +340,23 @@ impl Connection {
         } else if pass > 0 {
             *lock(&self.offence) = Some(refusal);
         } else {
-            self.refuse(refusal, descriptor);
+            self.refuse(refusal, socket);
         }
         if pass > 0 { Passage::Pass(pass) } else { Passage::End }
     }
 
-    fn time_out(&self, in_body: bool, descriptor: RawFd) -> Passage {
+    fn time_out(&self, in_body: bool, socket: &SockRef<'_>) -> Passage {
         if in_body {
             self.count(Refusal::TooSlow);
             self.ended.store(true, Ordering::Release);
         } else {
-            self.refuse(Refusal::TooSlow, descriptor);
+            self.refuse(Refusal::TooSlow, socket);
         }
         Passage::End
     }
 
     /// Answers from here, if no other answer is under way, and lets nothing more pass.
-    fn refuse(&self, refusal: Refusal, descriptor: RawFd) {
+    fn refuse(&self, refusal: Refusal, socket: &SockRef<'_>) {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -365,10 +367,8 @@ impl Connection {
         }
         if self.unanswered() == 0 {
             let text = problem(refusal.status(), refusal.slug(), refusal.detail(), "");
-            symbols::with_socket(descriptor, |socket| {
-                say_last(socket, &text);
-                discard(socket, LINGER);
-            });
+            say_last(socket, &text);
+            discard(socket, LINGER);
         }
     }
 
@@ -402,7 +402,7 @@ fn problem(status: u16, slug: &str, detail: &str, extra_fields: &str) -> String 
 
 /// Never blocks: a client whose buffer is full does not get to hear why.
 fn say_last(socket: &SockRef<'_>, text: &str) {
-    let _ = socket.send_with_flags(text.as_bytes(), symbols::DO_NOT_WAIT);
+    let _ = socket.send_with_flags(text.as_bytes(), DO_NOT_WAIT);
     let _ = socket.shutdown(Shutdown::Write);
 }
 
@@ -410,6 +410,7 @@ fn say_last(socket: &SockRef<'_>, text: &str) {
 fn discard(socket: &SockRef<'_>, limit: Duration) {
     let deadline = Instant::now() + limit;
     let _ = socket.set_read_timeout(Some(LINGER));
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-    while socket.recv(&mut buffer).is_ok_and(|count| count > 0) && Instant::now() <= deadline {}
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 16 << 10];
+    // Not `recv`: that is this program's own, which says end of file for a connection that has ended.
+    while socket.recv_from(&mut buffer).is_ok_and(|(count, _)| count > 0) && Instant::now() <= deadline {}
 }

@@ -93,6 +93,7 @@ impl DoorStats {
 /// The listener's descriptor lies beyond what can be guarded.
 #[cfg(target_os = "linux")]
 pub fn guard(listener: &TcpListener, policy: DoorPolicy) -> std::io::Result<Arc<DoorStats>> {
+    symbols::link();
     connection::guard(listener, policy)
 }
 

@@ -17,8 +17,6 @@ use socket2::{SockAddr, SockRef};
 
 use super::connection::{self, Connection, Passage};
 
-/// For a `send` that fails instead of waiting, and raises no signal.
-pub(super) const DO_NOT_WAIT: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// Pause before another try to accept while the system is out of something.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -118,7 +116,10 @@ pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: si
         // SAFETY: the caller's own arguments, passed on unchanged.
         return unsafe { plain_recv(descriptor, buffer, length, flags) };
     };
-    if !connection.before_read(descriptor) {
+    // SAFETY: the caller holds the descriptor open for the length of this call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let socket = SockRef::from(&borrowed);
+    if !connection.before_read(&socket, || unsent_bytes(descriptor)) {
         return 0;
     }
     loop {
@@ -127,7 +128,7 @@ pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: si
         if count > 0 {
             // SAFETY: the kernel has written so many bytes, at most `length`, into the caller's buffer.
             let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), count as usize) };
-            return match connection.after_read(bytes, descriptor) {
+            return match connection.after_read(bytes, &socket) {
                 Passage::Pass(count) => count as ssize_t,
                 Passage::End => 0,
             };
@@ -136,7 +137,7 @@ pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: si
         if !timed_out {
             return count;
         }
-        if !connection.after_time_out(descriptor) {
+        if !connection.after_time_out(&socket) {
             return 0;
         }
     }
@@ -151,18 +152,11 @@ pub extern "C" fn close(descriptor: c_int) -> c_int {
 }
 
 /// Bytes of answers that the client's system has not acknowledged yet; 0 if that can't be asked.
-pub(super) fn unsent_bytes(descriptor: RawFd) -> usize {
+fn unsent_bytes(descriptor: RawFd) -> usize {
     let mut count: c_int = 0;
     // SAFETY: this request writes one int, and that is what it is given.
     let done = unsafe { libc::ioctl(descriptor, libc::TIOCOUTQ, &raw mut count) };
     if done == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
-}
-
-/// Uses a socket by its number, without owning it.
-pub(super) fn with_socket(descriptor: RawFd, act: impl FnOnce(&SockRef<'_>)) {
-    // SAFETY: it is called from inside `recv` on this descriptor, whose owner holds it open for the length of the call.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
-    act(&SockRef::from(&borrowed));
 }
 
 /// # Safety

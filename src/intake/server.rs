@@ -9,36 +9,18 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tiny_http::Method;
 
-use crate::commit::health::StoreHealth;
 use crate::config::IntakeSettings;
 use crate::door::{self, DoorPolicy, DoorStats};
+use crate::intake::context::Intake;
 use crate::intake::exchange::{Exchange, Job, SEND_TIMEOUT, Turns};
-use crate::intake::ingest::{self, PendingAnswer};
+use crate::intake::ingest;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
-use crate::metrics::Metrics;
-use crate::queue::QueueSender;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::threads;
 
 /// Connections the kernel keeps for the accept loop.
 const BACKLOG: i32 = 4096;
-
-/// What the routes need.
-pub struct Intake {
-    /// Limits.
-    pub settings: IntakeSettings,
-    /// Where valid pulses go.
-    pub queue: QueueSender<PendingAnswer>,
-    /// Whether the store takes pulses.
-    pub health: StoreHealth,
-    /// For `/ledger` and `/metrics`.
-    pub store: Arc<dyn Store>,
-    /// For counting and `/metrics`.
-    pub metrics: Metrics,
-    /// Set once, at the start of a drain.
-    pub draining: AtomicBool,
-}
 
 /// A listening intake.
 pub struct IntakeServer {
