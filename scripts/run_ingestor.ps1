@@ -17,7 +17,7 @@ try {
         & $binary serve @args
     }
     else {
-        [Console]::Error.WriteLine('cargo is missing and nothing has been built: install Rust (https://rustup.rs) and open a new shell')
+        [Console]::Error.WriteLine('cargo is missing and nothing has been built: install Rust and open a new shell')
         exit 1
     }
     exit $LASTEXITCODE

@@ -13,6 +13,6 @@ if [ -x target/release/ingestor ]; then
     echo "run_ingestor: cargo is missing, running the binary as it was last built" >&2
     exec target/release/ingestor serve "$@"
 fi
-echo "run_ingestor: cargo is missing and nothing has been built: install Rust (https://rustup.rs) and open a new shell," >&2
+echo "run_ingestor: cargo is missing and nothing has been built: install Rust and open a new shell," >&2
 echo "or run it in Docker: docker compose up --build" >&2
 exit 1

@@ -13,5 +13,5 @@ if [ -x target/release/ingestor ]; then
     echo "run_producer: cargo is missing, running the binary as it was last built" >&2
     exec target/release/ingestor produce "$@"
 fi
-echo "run_producer: cargo is missing and nothing has been built: install Rust (https://rustup.rs) and open a new shell" >&2
+echo "run_producer: cargo is missing and nothing has been built: install Rust and open a new shell" >&2
 exit 1

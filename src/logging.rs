@@ -1,6 +1,7 @@
 //! The program's log: to the console, and to a rotated file.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 
 use file_rotate::compression::Compression;
@@ -50,7 +51,9 @@ fn file(level: LevelFilter, dir: &Path, file_name: &str) -> Result<Box<dyn Share
 }
 
 fn console(level: LevelFilter, mode: TerminalMode) -> Box<dyn SharedLogger> {
-    TermLogger::new(level, config(), mode, ColorChoice::Auto)
+    // Whoever reads the log through a pipe or a file wants no escape sequences in it.
+    let is_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+    TermLogger::new(level, config(), mode, if is_terminal { ColorChoice::Auto } else { ColorChoice::Never })
 }
 
 fn init(loggers: Vec<Box<dyn SharedLogger>>) -> Result<(), String> {

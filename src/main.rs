@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ingestor_consumo::commands::{dead_letters, demo, ledger, produce, receive, serve};
+use ingestor_consumo::commands::{dead_letters, demo, healthcheck, ledger, produce, receive, serve};
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
 
@@ -20,6 +20,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Ledger(Box<ledger::LedgerArgs>),
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
+    Healthcheck(Box<healthcheck::HealthcheckArgs>),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, &stop),
         Command::Ledger(args) => ledger::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
     }
 }
 

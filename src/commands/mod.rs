@@ -2,6 +2,7 @@
 
 pub mod dead_letters;
 pub mod demo;
+pub mod healthcheck;
 pub mod ledger;
 pub mod produce;
 pub mod receive;

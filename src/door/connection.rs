@@ -96,7 +96,7 @@ pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Ar
     let descriptors = slots.len().saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CONNECTION;
     let max_connections = policy.max_connections.min(descriptors).max(1);
     if max_connections < policy.max_connections {
-        log::warn!("the limit of open files allows {max_connections} connections, not {}", policy.max_connections);
+        log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
     }
     let stats = Arc::new(DoorStats::default());
     let guarded =
