@@ -25,6 +25,7 @@ pub mod commands;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod door;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;

@@ -11,6 +11,7 @@ use prometheus::{
 
 use crate::amount::Amount;
 use crate::clock::Timestamp;
+use crate::door::DoorStats;
 use crate::generation::OpenGeneration;
 use crate::ledger::Ledger;
 use crate::pulse::Unit;
@@ -48,6 +49,10 @@ struct Inner {
     last_successful_cycle_timestamp_seconds: Gauge,
     conservation_difference: GaugeVec,
     lease_held: IntGauge,
+    connections: IntGauge,
+    connections_accepted_total: IntCounter,
+    connections_shed_total: IntCounter,
+    requests_refused_total: IntCounterVec,
     breaker_open: IntGauge,
 }
 
@@ -132,6 +137,19 @@ impl Metrics {
                 "When nothing sealed was left to deliver, in seconds since 1970",
             ),
             conservation_difference: differences(r),
+            connections: int_gauge(r, "ingestor_connections", "Client connections open now"),
+            connections_accepted_total: counter(r, "ingestor_connections_accepted_total", "Client connections let in"),
+            connections_shed_total: counter(
+                r,
+                "ingestor_connections_shed_total",
+                "Client connections turned away because there were too many",
+            ),
+            requests_refused_total: counters(
+                r,
+                "ingestor_requests_refused_total",
+                "Requests refused before they were read, by reason",
+                "reason",
+            ),
             lease_held: int_gauge(r, "ingestor_lease_held", "Shards whose lease this process holds"),
             breaker_open: int_gauge(r, "ingestor_breaker_open", "1 while deliveries pause behind the breaker"),
             registry,
@@ -237,6 +255,17 @@ impl Metrics {
     pub fn set_intake(&self, pulses_waiting: usize, store_up: bool) {
         self.0.pulse_channel_size.set(pulses_waiting as i64);
         self.0.store_up.set(i64::from(store_up));
+    }
+
+    /// What happened at the door, just before a scrape.
+    pub fn set_door(&self, door: &DoorStats) {
+        let catch_up = |counter: &IntCounter, count: u64| counter.inc_by(count.saturating_sub(counter.get()));
+        self.0.connections.set(door.open() as i64);
+        catch_up(&self.0.connections_accepted_total, door.accepted());
+        catch_up(&self.0.connections_shed_total, door.shed());
+        for (reason, count) in door.refused() {
+            catch_up(&self.0.requests_refused_total.with_label_values(&[reason.slug()]), count);
+        }
     }
 
     /// The store's own view, just before a scrape.

@@ -38,6 +38,10 @@ pub struct Config {
 pub struct IntakeSettings {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Longest head, in bytes.
+    pub max_header_bytes: usize,
     /// Longest body, in bytes.
     pub max_body_bytes: u64,
     /// How long a request may take from its head to its answer.

@@ -75,7 +75,7 @@ pub struct RawSettings {
     /// For how long a deliverer that died keeps the others waiting [default: 15s]
     #[arg(long, env = "LEASE_DURATION", hide_env_values = true, value_name = "DURATION")]
     pub lease_duration: Option<String>,
-    /// Threads that commit groups, each with a connection of its own [default: as many as there are cores, at least 4]
+    /// Threads that commit groups [default: 2 for the embedded store; for Redis one a core, at least 4]
     #[arg(long, env = "WORKERS", hide_env_values = true, value_name = "N")]
     pub workers: Option<String>,
     /// Pulses that may wait for a worker; beyond it the answer is 503 [default: 50000]
@@ -84,6 +84,12 @@ pub struct RawSettings {
     /// Pulses committed together at most, unless one request has more [default: 512]
     #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
     pub group_max: Option<String>,
+    /// Connections at once; a further one is answered with 503 [default: 10000, or what the limit of open files allows]
+    #[arg(long, env = "MAX_CONNECTIONS", hide_env_values = true, value_name = "N")]
+    pub max_connections: Option<String>,
+    /// Longest head of a request [default: 16384]
+    #[arg(long, env = "MAX_HEADER_BYTES", hide_env_values = true, value_name = "BYTES")]
+    pub max_header_bytes: Option<String>,
     /// Longest body of a request [default: 8388608]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES")]
     pub max_body_bytes: Option<String>,

@@ -37,6 +37,9 @@ impl RawSettings {
         });
         IntakeSettings {
             listen,
+            max_connections: check.number("MAX_CONNECTIONS", &self.max_connections, 10_000, 1, 100_000) as usize,
+            max_header_bytes: check.number("MAX_HEADER_BYTES", &self.max_header_bytes, 16 << 10, 1024, 1 << 20)
+                as usize,
             max_body_bytes: check.number("MAX_BODY_BYTES", &self.max_body_bytes, 8 << 20, 1024, 1 << 30),
             request_timeout: check.duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300)),
             drain_timeout: check.duration("DRAIN_TIMEOUT", &self.drain_timeout, secs(25), secs(1), secs(3600)),
@@ -45,15 +48,21 @@ impl RawSettings {
 
     fn commit(&self, check: &mut Check) -> CommitSettings {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        // The embedded store commits one group at a time; the second worker answers while the first one commits.
+        let workers = if self.uses_redis() { cores.max(4) } else { 2 };
         let request_timeout =
             Check::default().duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300));
         CommitSettings {
-            workers: check.number("WORKERS", &self.workers, cores.max(4), 1, 256) as usize,
+            workers: check.number("WORKERS", &self.workers, workers, 1, 256) as usize,
             channel_capacity: check.number("CHANNEL_CAPACITY", &self.channel_capacity, 50_000, 1, 100_000_000) as usize,
             group_max: check.number("GROUP_MAX", &self.group_max, 512, 1, 100_000) as usize,
             // Half is left for the queue before and the answer after.
             patience: request_timeout / 2,
         }
+    }
+
+    fn uses_redis(&self) -> bool {
+        [&self.redis_url, &self.redis_url_file, &self.redis_host].into_iter().any(|setting| given(setting).is_some())
     }
 
     fn store(&self, check: &mut Check) -> StoreChoice {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
+use crate::door;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
 use crate::metrics::Metrics;
@@ -164,6 +165,9 @@ impl Waiting {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if let Some(client) = &self.connection {
+            door::answered(client);
+        }
         let next = self.connection.and_then(|address| self.turns.pass_on(&address));
         match next {
             Some(request) => {
@@ -247,8 +251,16 @@ impl Exchange {
         if request.url().trim_start_matches("/v1").starts_with("/ingest") {
             turn.turns.metrics.observe_request(started.elapsed());
         }
-        let no_body = request.body_length().is_none_or(|length| length == 0);
-        let written = if body_read || no_body { reply.write(request) } else { reply.write_before_body(request) };
+        let has_length = request.body_length().is_some();
+        let no_body = request.body_length() == Some(0) || (!has_length && !is_chunked(&request));
+        let written = if body_read || no_body {
+            reply.write(request)
+        } else {
+            // The library drops what is left of a body with a length, but takes the rest of a chunked one for the
+            // next request.
+            turn.connection.iter().filter(|_| !has_length).for_each(door::hang_up);
+            reply.write_before_body(request)
+        };
         if let Err(error) = written {
             log::debug!("an answer was not taken by its client: {error}");
         }
@@ -266,6 +278,10 @@ impl Exchange {
         let turns = self.turn.turns.clone();
         turns.submit(Job::Handle(self));
     }
+}
+
+fn is_chunked(request: &Request) -> bool {
+    request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"))
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {

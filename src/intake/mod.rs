@@ -1,9 +1,11 @@
 //! From a client's connection to the queue, and back with the answer. The only module that knows HTTP on this side.
 
-pub mod body;
-pub mod exchange;
-pub mod ingest;
-pub mod json;
-pub mod pool;
-pub mod respond;
 pub mod server;
+pub mod exchange;
+pub mod pool;
+pub mod ingest;
+pub mod body;
+pub mod json;
+pub mod context;
+pub mod answer;
+pub mod respond;

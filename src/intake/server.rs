@@ -9,35 +9,18 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tiny_http::Method;
 
-use crate::commit::health::StoreHealth;
 use crate::config::IntakeSettings;
+use crate::door::{self, DoorPolicy, DoorStats};
+use crate::intake::context::Intake;
 use crate::intake::exchange::{Exchange, Job, SEND_TIMEOUT, Turns};
-use crate::intake::ingest::{self, PendingAnswer};
+use crate::intake::ingest;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
-use crate::metrics::Metrics;
-use crate::queue::QueueSender;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::threads;
 
 /// Connections the kernel keeps for the accept loop.
 const BACKLOG: i32 = 4096;
-
-/// What the routes need.
-pub struct Intake {
-    /// Limits.
-    pub settings: IntakeSettings,
-    /// Where valid pulses go.
-    pub queue: QueueSender<PendingAnswer>,
-    /// Whether the store takes pulses.
-    pub health: StoreHealth,
-    /// For `/ledger` and `/metrics`.
-    pub store: Arc<dyn Store>,
-    /// For counting and `/metrics`.
-    pub metrics: Metrics,
-    /// Set once, at the start of a drain.
-    pub draining: AtomicBool,
-}
 
 /// A listening intake.
 pub struct IntakeServer {
@@ -60,11 +43,12 @@ impl IntakeServer {
         let listener = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}"))?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let for_library = listener.try_clone().map_err(|error| error.to_string())?;
+        let door = door::guard(&for_library, door_policy(&intake.settings)).map_err(|error| error.to_string())?;
         let server = tiny_http::Server::from_listener(for_library, None).map_err(|error| error.to_string())?;
         let (intake, server, stopping) = (Arc::new(intake), Arc::new(server), Arc::new(AtomicBool::new(false)));
         let turns = Turns::new(intake.metrics.clone());
-        let pool_intake = intake.clone();
-        turns.set_pool(Pool::new(move |job| run_job(&pool_intake, job)));
+        let routes = Routes { intake: intake.clone(), door };
+        turns.set_pool(Pool::new(move |job| routes.run_job(job)));
         let accept_loop = {
             let (intake, turns, server, stopping) = (intake.clone(), turns.clone(), server.clone(), stopping.clone());
             threads::spawn("accept", move || accept_loop(&intake, &turns, &server, &stopping))
@@ -112,6 +96,17 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+fn door_policy(settings: &IntakeSettings) -> DoorPolicy {
+    DoorPolicy {
+        max_connections: settings.max_connections,
+        max_head_bytes: settings.max_header_bytes,
+        max_body_bytes: settings.max_body_bytes,
+        request_timeout: settings.request_timeout,
+        answers_are_reported: true,
+        ..DoorPolicy::default()
+    }
+}
+
 fn accept_loop(intake: &Arc<Intake>, turns: &Arc<Turns>, server: &tiny_http::Server, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Acquire) {
         match server.recv() {
@@ -137,34 +132,54 @@ fn dispatch(intake: &Arc<Intake>, exchange: Exchange) {
     }
 }
 
-fn run_job(intake: &Arc<Intake>, job: Job) {
-    match job {
-        Job::Answer(exchange, reply) => exchange.reply(reply),
-        Job::Discard(request) => drop(request.into_writer()),
-        Job::Handle(exchange) => handle(intake, exchange),
-    }
+/// What the pool's threads work with.
+struct Routes {
+    intake: Arc<Intake>,
+    door: Arc<DoorStats>,
 }
 
-/// Handles any request; may block.
-fn handle(intake: &Arc<Intake>, exchange: Exchange) {
-    let method = exchange.request().method().clone();
-    let reads = matches!(method, Method::Get | Method::Head);
-    let reply = match path(&exchange) {
-        "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
-        "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),
-        "/ingest" | "/v1/ingest" => match ingest::accept(intake, exchange) {
-            Ok(()) => return,
-            Err((exchange, reply)) => return exchange.reply(reply),
-        },
-        "/" | "/healthz" | "/readyz" | "/metrics" | "/ledger" if !reads => Reply::method_not_allowed("GET, HEAD"),
-        "/" => Reply::document(200, "text/plain; charset=utf-8", index()),
-        "/healthz" => Reply::document(200, "text/plain; charset=utf-8", "alive\n"),
-        "/readyz" => readiness(intake),
-        "/metrics" => metrics(intake),
-        "/ledger" => ledger(intake),
-        other => Reply::problem(404, "not-found", &format!("there is nothing at {other}")),
-    };
-    exchange.reply(reply);
+impl Routes {
+    fn run_job(&self, job: Job) {
+        match job {
+            Job::Answer(exchange, reply) => exchange.reply(reply),
+            Job::Discard(request) => drop(request.into_writer()),
+            Job::Handle(exchange) => self.handle(exchange),
+        }
+    }
+
+    /// Handles any request; may block.
+    fn handle(&self, exchange: Exchange) {
+        let intake = &self.intake;
+        let method = exchange.request().method().clone();
+        let reads = matches!(method, Method::Get | Method::Head);
+        let reply = match path(&exchange) {
+            "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
+            "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),
+            "/ingest" | "/v1/ingest" => match ingest::accept(intake, exchange) {
+                Ok(()) => return,
+                Err((exchange, reply)) => return exchange.reply(reply),
+            },
+            "/" | "/healthz" | "/readyz" | "/metrics" | "/ledger" if !reads => Reply::method_not_allowed("GET, HEAD"),
+            "/" => Reply::document(200, "text/plain; charset=utf-8", index()),
+            "/healthz" => Reply::document(200, "text/plain; charset=utf-8", "alive\n"),
+            "/readyz" => readiness(intake),
+            "/metrics" => self.metrics(),
+            "/ledger" => ledger(intake),
+            other => Reply::problem(404, "not-found", &format!("there is nothing at {other}")),
+        };
+        exchange.reply(reply);
+    }
+
+    fn metrics(&self) -> Reply {
+        let intake = &self.intake;
+        intake.metrics.set_intake(intake.queue.waiting(), intake.health.is_up());
+        intake.metrics.set_door(&self.door);
+        if let Err(error) = observe_store(intake) {
+            // The last known figures stay; `ingestor_store_up` and the error counter tell that they are old.
+            intake.metrics.count_store_error(&error);
+        }
+        Reply::document(200, "text/plain; version=0.0.4; charset=utf-8", intake.metrics.render())
+    }
 }
 
 fn path(exchange: &Exchange) -> &str {
@@ -217,15 +232,6 @@ fn public_text(error: &StoreError) -> &'static str {
         StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Fenced => "the store can't be reached now",
         StoreError::Corrupt(_) | StoreError::Misconfigured(_) => "the store needs its operator",
     }
-}
-
-fn metrics(intake: &Intake) -> Reply {
-    intake.metrics.set_intake(intake.queue.waiting(), intake.health.is_up());
-    if let Err(error) = observe_store(intake) {
-        // The last known figures stay; `ingestor_store_up` and the error counter tell that they are old.
-        intake.metrics.count_store_error(&error);
-    }
-    Reply::document(200, "text/plain; version=0.0.4; charset=utf-8", intake.metrics.render())
 }
 
 fn observe_store(intake: &Intake) -> Result<(), StoreError> {

@@ -27,6 +27,7 @@ use tiny_http::Server;
 use self::book::Book;
 use self::faults::FaultPanel;
 use self::server::Desk;
+use crate::door::{self, DoorPolicy};
 use crate::pulse::UnitTotals;
 
 mod body;
@@ -90,6 +91,8 @@ impl Receiver {
         let listening = |error| ReceiverError::Listen(options.addr, error);
         let listener = listen(options.addr).map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
+        let policy = DoorPolicy { max_body_bytes: server::BODY_BYTES_MAX as u64, ..DoorPolicy::default() };
+        door::guard(&listener, policy).map_err(listening)?;
         let server = Server::from_listener(listener, None).map_err(|error| listening(io::Error::other(error)))?;
         let server = Arc::new(server);
         let (stop, stopping) = crossbeam_channel::bounded(0);

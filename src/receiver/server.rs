@@ -15,7 +15,7 @@ use super::listing::Listing;
 use crate::pulse::{Unit, UnitTotals};
 
 /// The largest body of a batch; the largest that the sender's settings allow is far below.
-const BODY_BYTES_MAX: usize = 64 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 /// The largest body of `POST /_faults`.
 const FAULTS_BYTES_MAX: usize = 64 << 10;
 /// The longest idempotency key.

@@ -48,7 +48,11 @@ pub fn windows_touch(open: Open<'_>) {
     }
     for shard in shards(&*store) {
         let sealed = store.sealed_generations(shard).unwrap();
-        assert_eq!(sealed.len(), 3, "every shard has some of fifty tenants");
+        if sealed.is_empty() {
+            // None of the tenants maps here.
+            continue;
+        }
+        assert_eq!(sealed.len(), 3);
         let open = store.open_generation(shard).unwrap();
         let mut windows: Vec<_> = sealed.iter().map(|sealed| (sealed.epoch, sealed.window)).collect();
         windows.push((open.epoch, open.window));

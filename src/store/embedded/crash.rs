@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::pulse::AggregateKey;
-use crate::store::contract::{NEVER, PATIENCE, add, balanced, commit, key, nanos, once, plain, settings};
+use crate::store::contract::{NEVER, PATIENCE, balanced, commit, key, nanos, once, plain, settings};
 
 /// Tells the child which store to open.
 const DIR: &str = "INGESTOR_CRASH_TEST_DIR";
@@ -13,6 +13,8 @@ const DIR: &str = "INGESTOR_CRASH_TEST_DIR";
 const FIRST: &str = "INGESTOR_CRASH_TEST_FIRST";
 /// What the child writes after each commit, with the group's number.
 const STORED: &str = "stored ";
+const REFUSED: &str = "refused ";
+const UNKNOWN: &str = "unknown ";
 
 /// Group `n` adds `n` to an aggregate that all share, and one to an aggregate of its own under an id.
 fn keys(group: i128) -> (AggregateKey, AggregateKey) {
@@ -30,10 +32,16 @@ fn child() {
     let store = EmbeddedStore::open(Path::new(&dir), &settings(NEVER)).unwrap();
     for group in first.parse().unwrap().. {
         let keys = keys(group);
-        add(&store, &entries(group, &keys));
+        let commit = store.writer().commit(&entries(group, &keys), PATIENCE);
+        let said = match commit.outcomes[..] {
+            [Outcome::Stored, Outcome::Stored] => STORED,
+            [Outcome::NotStored, Outcome::NotStored] => REFUSED,
+            [Outcome::Unknown, Outcome::Unknown] => UNKNOWN,
+            _ => panic!("{commit:?}"),
+        };
         let mut out = std::io::stdout().lock();
         // A line of its own: the harness may have left one unfinished.
-        write!(out, "\n{STORED}{group}\n").and_then(|()| out.flush()).unwrap();
+        write!(out, "\n{said}{group}\n").and_then(|()| out.flush()).unwrap();
     }
 }
 
@@ -58,21 +66,64 @@ fn what_was_acknowledged_survives_a_kill() {
     assert!(last > 8, "the child did nothing");
 }
 
-/// Runs the child until a moment after its first commit. Returns the last group that it reported.
-fn run_and_kill(dir: &Path, first: i128, after: Duration) -> Option<i128> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn spawn(mut command: Command, dir: &Path, first: i128) -> std::process::Child {
+    command
         .args(["--exact", "store::embedded::crash::child", "--nocapture"])
         .env(DIR, dir)
         .env(FIRST, first.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Fsyncs fail one by one and three in a row, by injection, where `strace` is there to do it.
+#[test]
+fn a_failed_fsync_refuses_its_group_and_no_other() {
+    // It may be missing, or the machine may not let it trace.
+    let traces = Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success());
+    if !traces {
+        println!("not run: strace does not work here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=50..52"]);
+    strace.arg(std::env::current_exe().unwrap());
+    let mut child = spawn(strace, dir.path(), 1);
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        for verdict in [STORED, REFUSED, UNKNOWN] {
+            said.extend(line.strip_prefix(verdict).map(|group| (verdict, group.parse::<i64>().unwrap())));
+        }
+        if said.len() == 120 {
+            break;
+        }
+    }
+    // Its output is closed now, so the child ends at its next line.
+    let _ = child.wait();
+    let store = EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap();
+    balanced(&store);
+    for (verdict, group) in &said {
+        let own = "SELECT 1 FROM aggregates WHERE tenant_id = 'own' AND product_sku = ?";
+        let there =
+            store.shared.read(|connection| Ok(connection.prepare_cached(own)?.exists([group.to_string()])?)).unwrap();
+        assert!(*verdict == UNKNOWN || there == (*verdict == STORED), "{verdict}{group}, and there: {there}");
+    }
+    // The first failure's probe failed as well; the third one's went through.
+    let failed: Vec<&str> = said.iter().map(|(verdict, _)| *verdict).filter(|verdict| *verdict != STORED).collect();
+    assert_eq!(failed, [UNKNOWN, REFUSED], "{said:?}");
+}
+
+/// Runs the child until a moment after its first commit. Returns the last group that it reported.
+fn run_and_kill(dir: &Path, first: i128, after: Duration) -> Option<i128> {
+    let mut child = spawn(Command::new(std::env::current_exe().unwrap()), dir, first);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut kill_at = None;
     let mut acknowledged = None;
     for line in lines {
         let Ok(line) = line else { break };
+        assert!(!line.starts_with(REFUSED) && !line.starts_with(UNKNOWN), "{line}");
         // Only a whole line counts; groups never get shorter numbers, so a torn one would be a smaller claim anyway.
         acknowledged = line.strip_prefix(STORED).map(|group| group.parse().unwrap()).or(acknowledged);
         if acknowledged.is_some() && kill_at.is_none() {

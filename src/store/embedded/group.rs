@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::connection::BUSY_TIMEOUT;
+use super::connection::{BUSY_TIMEOUT, probe};
 use super::dedup::{Dedup, Seen};
 use super::rows::{add_generation_totals, add_ledger, int, open_epoch};
 use crate::amount::Amount;
@@ -95,12 +95,25 @@ fn try_commit(
     memory.dedup.end(&tx)?;
     add_generation_totals(&tx, epoch, &totals)?;
     add_ledger(&tx, "acknowledged", &totals)?;
-    tx.commit().map_err(after_commit)?;
-    Ok(outcomes)
+    match tx.commit().map_err(after_commit) {
+        Ok(()) => Ok(outcomes),
+        Err(StoreError::Unknown(why)) => Err(resolve(connection, why)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Finds out about a group whose COMMIT failed, by committing something that means nothing: its frames take the place
+/// of the group's in the WAL, so once that is durable the group can't come back.
+fn resolve(connection: &mut Connection, why: String) -> StoreError {
+    match probe(connection) {
+        Ok(()) => StoreError::Unavailable(why),
+        Err(_) => StoreError::Unknown(why),
+    }
 }
 
 /// What a failed COMMIT means. The frames may already have reached the WAL when the fsync fails: this process goes on
-/// without them, but if it dies now, the next one may find them whole and recover them. So nobody knows.
+/// without them, but if it dies now, the next one may find them whole and recover them. So nobody knows, until the next
+/// commit overwrites them.
 ///
 /// A full disk is the exception: SQLite reports it only for a write, the frame that makes a transaction valid is
 /// written last, and so that frame is not whole. Then nothing was stored, for certain.

@@ -126,12 +126,13 @@ impl Shared {
         let mut state = self.state();
         let mut connection = match state.connection.take() {
             Some(connection) => connection,
-            None => connection::open_existing(&self.file).map_err(for_now)?,
+            None => connection::reopen(&self.file).map_err(for_now)?,
         };
         let result = call(&mut connection, &mut state);
-        // A transaction that is still open is one that even its rollback failed for.
-        let broken = !connection.is_autocommit() || matches!(result, Err(StoreError::Unknown(_)));
-        state.connection = (!broken).then_some(connection);
+        // A transaction that is still open is one that even its rollback failed for. After any other failure the
+        // connection stays: it overwrites what a failed fsync may have left in the WAL, while a new one would recover
+        // that and build on frames that never reached the disk.
+        state.connection = connection.is_autocommit().then_some(connection);
         result
     }
 
@@ -217,7 +218,7 @@ impl Store for EmbeddedStore {
             warnings.push("synchronous is not FULL: a power loss can take acknowledged pulses".to_owned());
         }
         let summary = format!(
-            "an acknowledged pulse survives a kill and a power loss, as far as the disk under {} keeps what fdatasync \
+            "an acknowledged pulse survives a kill and a power loss, as far as the disk under {} keeps what fsync \
              confirmed",
             self.shared.file.display()
         );

@@ -1,0 +1,416 @@
+//! The guarded sockets: which descriptors they are, what their clients have sent, and when one has to end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::{SockAddr, SockRef};
+
+use super::head::{Filter, Limits, Refusal};
+use super::{DoorPolicy, DoorStats};
+
+/// Descriptors beyond this are not guarded, so no connection is accepted on them.
+const DESCRIPTORS_MAX: usize = 1 << 17;
+/// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
+const DESCRIPTORS_SPARE: usize = 64;
+/// `tiny_http` duplicates each connection's descriptor.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
+/// How long an accepted connection may wait for a thread before the next one is accepted all the same.
+const PICK_UP_MAX: Duration = Duration::from_secs(1);
+/// Requests of one client that may be unanswered before no more of them is read.
+const UNANSWERED_MAX: u64 = 16;
+/// Bytes of answers that a client may leave unread before no more of its requests is read.
+const UNREAD_MAX: usize = 4 << 10;
+/// Pause between two looks at a client that must not be read for now.
+const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
+/// How long what a refused client still sends is read and dropped: a close with unread bytes takes the answer back.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a write to a client may make no progress.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For a `send` that fails instead of waiting, and raises no signal.
+const DO_NOT_WAIT: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// What a descriptor is. Read without a lock on every call, also of descriptors that are none of ours.
+const PLAIN: u8 = 0;
+const LISTENER: u8 = 1;
+const CONNECTION: u8 = 2;
+
+/// One descriptor's entry.
+struct Slot {
+    kind: AtomicU8,
+    guarded: Mutex<Option<Guarded>>,
+}
+
+#[derive(Clone)]
+enum Guarded {
+    Listener(Arc<Listener>),
+    Connection(Arc<Connection>),
+}
+
+/// A listener whose connections are guarded.
+pub(super) struct Listener {
+    policy: DoorPolicy,
+    max_connections: u64,
+    stats: Arc<DoorStats>,
+    last: Mutex<Option<Arc<Connection>>>,
+}
+
+/// An accepted connection. `tiny_http` reads one descriptor of it and writes another.
+pub(super) struct Connection {
+    listener: Arc<Listener>,
+    client: SockAddr,
+    /// Descriptors that it is known by.
+    descriptors: AtomicU32,
+    picked_up: Mutex<bool>,
+    pick_up: Condvar,
+    filter: Mutex<Filter>,
+    /// Requests whose head has passed, and those of them that were answered.
+    passed: AtomicU64,
+    answered: AtomicU64,
+    /// Nothing more may pass.
+    ended: AtomicBool,
+    /// To be refused once everything before it was answered.
+    offence: Mutex<Option<Refusal>>,
+    /// When the request that has begun, or the idling, began.
+    since: Mutex<Instant>,
+}
+
+/// What to do with bytes that were received.
+pub(super) enum Passage {
+    /// Let so many of them through.
+    Pass(usize),
+    /// Let none through: for the library, the client has left.
+    End,
+}
+
+static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
+static CLIENTS: OnceLock<Mutex<HashMap<SocketAddr, Arc<Connection>>>> = OnceLock::new();
+
+pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
+    let slots = SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
+    let descriptors = slots.len().saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CONNECTION;
+    let max_connections = policy.max_connections.min(descriptors).max(1);
+    if max_connections < policy.max_connections {
+        log::warn!("the limit of open files allows {max_connections} connections, not {}", policy.max_connections);
+    }
+    let stats = Arc::new(DoorStats::default());
+    let guarded =
+        Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
+    let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
+    slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
+    Ok(stats)
+}
+
+pub(super) fn answered(client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(client) {
+        connection.answered.fetch_add(1, Ordering::Release);
+    }
+}
+
+pub(super) fn hang_up(client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(client) {
+        connection.ended.store(true, Ordering::Release);
+    }
+}
+
+/// The listener behind a descriptor, if it is a guarded one.
+pub(super) fn listener(descriptor: RawFd) -> Option<Arc<Listener>> {
+    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == LISTENER)?;
+    match &*lock(&slot.guarded) {
+        Some(Guarded::Listener(listener)) => Some(listener.clone()),
+        _ => None,
+    }
+}
+
+/// The connection behind a descriptor, if it is a guarded one.
+pub(super) fn connection(descriptor: RawFd) -> Option<Arc<Connection>> {
+    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == CONNECTION)?;
+    match &*lock(&slot.guarded) {
+        Some(Guarded::Connection(connection)) => Some(connection.clone()),
+        _ => None,
+    }
+}
+
+/// Notes that a descriptor is one of this connection's.
+pub(super) fn also_known_as(descriptor: RawFd, connection: &Arc<Connection>) {
+    if let Some(slot) = slot(descriptor) {
+        connection.descriptors.fetch_add(1, Ordering::AcqRel);
+        slot.set(CONNECTION, Guarded::Connection(connection.clone()));
+    }
+}
+
+/// Notes that a descriptor is about to be closed.
+pub(super) fn forget(descriptor: RawFd) {
+    let Some(slot) = slot(descriptor) else { return };
+    // Every descriptor of the process comes by here; only a guarded one pays for more than this look.
+    if slot.kind.load(Ordering::Acquire) != PLAIN && slot.kind.swap(PLAIN, Ordering::AcqRel) != PLAIN {
+        let guarded = lock(&slot.guarded).take();
+        if let Some(Guarded::Connection(connection)) = guarded {
+            connection.lose_descriptor();
+        }
+    }
+}
+
+fn slot(descriptor: RawFd) -> Option<&'static Slot> {
+    SLOTS.get()?.get(usize::try_from(descriptor).ok()?)
+}
+
+fn clients() -> &'static Mutex<HashMap<SocketAddr, Arc<Connection>>> {
+    CLIENTS.get_or_init(Mutex::default)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The soft limit of open files, or a small guess where it can't be read.
+fn descriptor_limit() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()).and_then(|soft| match soft {
+        "unlimited" => Some(usize::MAX),
+        number => number.parse().ok(),
+    });
+    soft.unwrap_or(1024)
+}
+
+impl Slot {
+    fn plain() -> Self {
+        Slot { kind: AtomicU8::new(PLAIN), guarded: Mutex::new(None) }
+    }
+
+    fn set(&self, kind: u8, guarded: Guarded) {
+        *lock(&self.guarded) = Some(guarded);
+        self.kind.store(kind, Ordering::Release);
+    }
+}
+
+impl Listener {
+    /// Waits until the connection before has a thread. `tiny_http` counts a thread as free until it has run: a second
+    /// connection would be queued behind that thread, which is then busy for as long as its client keeps it.
+    pub(super) fn wait_for_pick_up(&self) {
+        let Some(last) = lock(&self.last).take() else { return };
+        let picked_up = lock(&last.picked_up);
+        drop(last.pick_up.wait_timeout_while(picked_up, PICK_UP_MAX, |picked_up| !*picked_up));
+    }
+
+    /// Lets a connection in, or turns it away: then the stream is closed.
+    pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
+        let is_full = self.stats.open.load(Ordering::Relaxed) >= self.max_connections;
+        // A duplicate that fails would panic in the library's accept thread.
+        let usable = !is_full && slot(stream.as_raw_fd()).is_some() && stream.try_clone().is_ok();
+        if !usable || self.set_up(&stream).is_err() {
+            self.shed(&stream);
+            return None;
+        }
+        self.stats.open.fetch_add(1, Ordering::Relaxed);
+        self.stats.accepted.fetch_add(1, Ordering::Relaxed);
+        let limits = Limits { max_head_bytes: self.policy.max_head_bytes, max_body_bytes: self.policy.max_body_bytes };
+        let connection = Arc::new(Connection {
+            listener: self.clone(),
+            client,
+            descriptors: AtomicU32::new(0),
+            picked_up: Mutex::new(false),
+            pick_up: Condvar::new(),
+            filter: Mutex::new(Filter::new(limits)),
+            passed: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            offence: Mutex::new(None),
+            since: Mutex::new(Instant::now()),
+        });
+        if let Some(client) = connection.client.as_socket() {
+            lock(clients()).insert(client, connection.clone());
+        }
+        also_known_as(stream.as_raw_fd(), &connection);
+        *lock(&self.last) = Some(connection.clone());
+        Some((stream, connection))
+    }
+
+    fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+        stream.set_read_timeout(Some(self.policy.request_timeout.min(self.policy.idle_timeout)))
+    }
+
+    /// Answers 503 without waiting for the request.
+    fn shed(&self, stream: &TcpStream) {
+        self.stats.shed.fetch_add(1, Ordering::Relaxed);
+        let detail = "this instance has as many connections as it may (MAX_CONNECTIONS)";
+        let socket = SockRef::from(stream);
+        say_last(&socket, &problem(503, "too-many-connections", detail, "Retry-After: 1\r\n"));
+        // A close with unread bytes would reset the connection and take the answer back.
+        let _ = socket.set_nonblocking(true);
+        discard(&socket, Duration::ZERO);
+    }
+}
+
+impl Connection {
+    /// What `getpeername` of the library is to say, also once the client has left.
+    pub(super) fn client(&self) -> &SockAddr {
+        &self.client
+    }
+
+    fn lose_descriptor(self: &Arc<Self>) {
+        if self.descriptors.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.listener.stats.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(client) = self.client.as_socket() else { return };
+        let mut clients = lock(clients());
+        if clients.get(&client).is_some_and(|known| Arc::ptr_eq(known, self)) {
+            clients.remove(&client);
+        }
+    }
+
+    /// Before each read: lets the next connection be accepted, and holds a client back that is not waiting for answers
+    /// or not reading them. Returns whether to read at all.
+    pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> bool {
+        if !std::mem::replace(&mut *lock(&self.picked_up), true) {
+            self.pick_up.notify_all();
+        }
+        let must_wait = || {
+            self.listener.policy.answers_are_reported
+                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
+        };
+        let offence = lock(&self.offence).take();
+        if let Some(refusal) = offence {
+            self.refuse(refusal, socket);
+        }
+        // The look at the unsent bytes is a system call, so it is taken once in a while.
+        let look = self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1;
+        let deadline = Instant::now() + self.listener.policy.request_timeout;
+        while look && must_wait() && !self.ended.load(Ordering::Acquire) {
+            if Instant::now() > deadline {
+                self.refuse(Refusal::TooSlow, socket);
+            }
+            std::thread::sleep(HELD_BACK_LOOK);
+        }
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// After a read that brought bytes.
+    pub(super) fn after_read(&self, bytes: &[u8], socket: &SockRef<'_>) -> Passage {
+        if self.ended.load(Ordering::Acquire) {
+            return Passage::End;
+        }
+        let mut filter = lock(&self.filter);
+        let was_idle = filter.is_idle();
+        let progress = filter.feed(bytes);
+        let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
+        drop(filter);
+        self.passed.fetch_add(progress.heads, Ordering::Release);
+        if let Some(refusal) = progress.refusal {
+            return self.offend(refusal, in_body, progress.pass, socket);
+        }
+        let mut since = lock(&self.since);
+        if is_idle || was_idle || progress.heads > 0 {
+            *since = Instant::now();
+        } else if since.elapsed() > self.listener.policy.request_timeout {
+            drop(since);
+            return self.time_out(in_body, socket);
+        }
+        Passage::Pass(progress.pass)
+    }
+
+    /// After a read that timed out: whether to read again.
+    pub(super) fn after_time_out(&self, socket: &SockRef<'_>) -> bool {
+        let filter = lock(&self.filter);
+        let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
+        drop(filter);
+        if is_idle {
+            let idle_for = lock(&self.since).elapsed();
+            return idle_for < self.listener.policy.idle_timeout || self.unanswered_here() > 0;
+        }
+        self.time_out(in_body, socket);
+        false
+    }
+
+    /// What comes before an offence passes, so that it is answered; the offence itself never does.
+    fn offend(&self, refusal: Refusal, in_body: bool, pass: usize, socket: &SockRef<'_>) -> Passage {
+        if in_body {
+            // The request's handler answers for its body; a status from here would be a second answer.
+            self.count(refusal);
+            self.ended.store(true, Ordering::Release);
+        } else if pass > 0 {
+            *lock(&self.offence) = Some(refusal);
+        } else {
+            self.refuse(refusal, socket);
+        }
+        if pass > 0 { Passage::Pass(pass) } else { Passage::End }
+    }
+
+    fn time_out(&self, in_body: bool, socket: &SockRef<'_>) -> Passage {
+        if in_body {
+            self.count(Refusal::TooSlow);
+            self.ended.store(true, Ordering::Release);
+        } else {
+            self.refuse(Refusal::TooSlow, socket);
+        }
+        Passage::End
+    }
+
+    /// Answers from here, if no other answer is under way, and lets nothing more pass.
+    fn refuse(&self, refusal: Refusal, socket: &SockRef<'_>) {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.count(refusal);
+        let deadline = Instant::now() + self.listener.policy.request_timeout;
+        while self.unanswered_here() > 0 && Instant::now() < deadline {
+            std::thread::sleep(HELD_BACK_LOOK);
+        }
+        if self.unanswered() == 0 {
+            let text = problem(refusal.status(), refusal.slug(), refusal.detail(), "");
+            say_last(socket, &text);
+            discard(socket, LINGER);
+        }
+    }
+
+    fn count(&self, refusal: Refusal) {
+        self.listener.stats.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn unanswered(&self) -> u64 {
+        self.passed.load(Ordering::Acquire).saturating_sub(self.answered.load(Ordering::Acquire))
+    }
+
+    /// As [`Connection::unanswered`], but zero where nobody reports answers: waiting would be in vain.
+    fn unanswered_here(&self) -> u64 {
+        if self.listener.policy.answers_are_reported { self.unanswered() } else { 0 }
+    }
+}
+
+/// A whole answer with a problem document, after which the connection ends.
+fn problem(status: u16, slug: &str, detail: &str, extra_fields: &str) -> String {
+    let title = tiny_http::StatusCode(status).default_reason_phrase();
+    let body = format!(
+        r#"{{"type":"urn:ingestor-consumo:problem:{slug}","title":"{title}","status":{status},"detail":"{detail}"}}"#
+    );
+    let date = httpdate::HttpDate::from(std::time::SystemTime::now());
+    format!(
+        "HTTP/1.1 {status} {title}\r\nDate: {date}\r\nServer: ingestor\r\nContent-Type: application/problem+json\r\n\
+         {extra_fields}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Never blocks: a client whose buffer is full does not get to hear why.
+fn say_last(socket: &SockRef<'_>, text: &str) {
+    let _ = socket.send_with_flags(text.as_bytes(), DO_NOT_WAIT);
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
+/// Reads and drops what the client still sends, until it closes, pauses or `limit` has passed.
+fn discard(socket: &SockRef<'_>, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let _ = socket.set_read_timeout(Some(LINGER));
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 16 << 10];
+    // Not `recv`: that is this program's own, which says end of file for a connection that has ended.
+    while socket.recv_from(&mut buffer).is_ok_and(|(count, _)| count > 0) && Instant::now() <= deadline {}
+}

@@ -1,0 +1,128 @@
+//! What stands between the kernel and `tiny_http` 0.12, which is defenceless against hostile and careless clients.
+//!
+//! `tiny_http` accepts and reads its sockets through the standard library, which calls the C functions `accept4`,
+//! `getpeername`, `recv` and `close`. On Linux this program defines them itself (`symbols`): for every descriptor that
+//! is not registered here they are the plain system call, for a guarded listener and its connections they add what
+//! `tiny_http` lacks. `tiny_http` never sees an accept error, a connection beyond the cap, a malformed or endless head,
+//! an ambiguous length or a client that stalls.
+//!
+//! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
+//! - [`connection`] knows the guarded sockets and when one has to end.
+//! - `symbols` is the only module of the program with `unsafe`.
+//!
+//! Elsewhere than on Linux nothing of this is compiled in, and [`guard`] says so.
+
+pub mod head;
+
+#[cfg(target_os = "linux")]
+mod connection;
+#[cfg(target_os = "linux")]
+mod symbols;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::door::head::Refusal;
+
+/// What a guarded listener's clients may do.
+#[derive(Clone, Debug)]
+pub struct DoorPolicy {
+    /// Connections at once; a further one is answered 503 and closed. Less if the limit of open files allows less.
+    pub max_connections: usize,
+    /// Bytes of a request's head.
+    pub max_head_bytes: usize,
+    /// Bytes of a request's body.
+    pub max_body_bytes: u64,
+    /// From the first byte of a request to its last.
+    pub request_timeout: Duration,
+    /// Without a request.
+    pub idle_timeout: Duration,
+    /// Whether [`answered`] is called after each answer. Only then are pipelined requests held back.
+    pub answers_are_reported: bool,
+}
+
+impl Default for DoorPolicy {
+    fn default() -> Self {
+        DoorPolicy {
+            max_connections: 10_000,
+            max_head_bytes: 16 << 10,
+            max_body_bytes: 8 << 20,
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            answers_are_reported: false,
+        }
+    }
+}
+
+/// What happened at the door, counted.
+#[derive(Debug, Default)]
+pub struct DoorStats {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    shed: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl DoorStats {
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections let in so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections turned away so far, because there were too many.
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// Requests refused so far, by reason.
+    pub fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
+        Refusal::ALL.iter().map(|&reason| (reason, self.refused[reason as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// Guards a listener before it is given to `tiny_http`; its descriptor must be the one that is given.
+///
+/// # Errors
+/// The listener's descriptor lies beyond what can be guarded.
+#[cfg(target_os = "linux")]
+pub fn guard(listener: &TcpListener, policy: DoorPolicy) -> std::io::Result<Arc<DoorStats>> {
+    symbols::link();
+    connection::guard(listener, policy)
+}
+
+/// Nothing can be guarded here.
+///
+/// # Errors
+/// Never.
+#[cfg(not(target_os = "linux"))]
+pub fn guard(_listener: &TcpListener, _policy: DoorPolicy) -> std::io::Result<Arc<DoorStats>> {
+    log::warn!("on this system nothing protects the HTTP server from hostile clients: use it for trials only");
+    Ok(Arc::new(DoorStats::default()))
+}
+
+/// Says that a request of this client was answered, so that its next ones may pass.
+pub fn answered(client: &SocketAddr) {
+    #[cfg(target_os = "linux")]
+    connection::answered(client);
+    #[cfg(not(target_os = "linux"))]
+    let _ = client;
+}
+
+/// Lets nothing more of this client pass: what is left of its request would be taken for the next one.
+pub fn hang_up(client: &SocketAddr) {
+    #[cfg(target_os = "linux")]
+    connection::hang_up(client);
+    #[cfg(not(target_os = "linux"))]
+    let _ = client;
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;
