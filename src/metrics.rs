@@ -130,11 +130,11 @@ impl Metrics {
                 "Duration of one delivery attempt",
                 &SECONDS,
             ),
-            dead_letters: int_gauge(r, "ingestor_dead_letters", "Batches that the receiver refused for good"),
+            dead_letters: int_gauge(r, "ingestor_dead_letters", "Batches refused for good or parked"),
             last_successful_cycle_timestamp_seconds: gauge(
                 r,
                 "ingestor_last_successful_cycle_timestamp_seconds",
-                "When a window was last delivered whole, in seconds since 1970",
+                "When nothing sealed was left to deliver, in seconds since 1970",
             ),
             conservation_difference: differences(r),
             connections: int_gauge(r, "ingestor_connections", "Client connections open now"),
@@ -246,7 +246,7 @@ impl Metrics {
         self.0.breaker_open.set(i64::from(open));
     }
 
-    /// A window was delivered whole.
+    /// Nothing that was sealed is left to deliver.
     pub fn set_last_successful_cycle(&self, at: Timestamp) {
         self.0.last_successful_cycle_timestamp_seconds.set(at.0 as f64 / 1000.0);
     }

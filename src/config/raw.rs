@@ -75,7 +75,7 @@ pub struct RawSettings {
     /// For how long a deliverer that died keeps the others waiting [default: 15s]
     #[arg(long, env = "LEASE_DURATION", hide_env_values = true, value_name = "DURATION")]
     pub lease_duration: Option<String>,
-    /// Threads that commit groups [default: 2 for the embedded store; for Redis 4, or as many as there are cores]
+    /// Threads that commit groups [default: 2 for the embedded store; for Redis one a core, at least 4]
     #[arg(long, env = "WORKERS", hide_env_values = true, value_name = "N")]
     pub workers: Option<String>,
     /// Pulses that may wait for a worker; beyond it the answer is 503 [default: 50000]
