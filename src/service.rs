@@ -121,7 +121,7 @@ fn start_delivery(
         log::warn!("API_URL_SENDER is not set: batches are frozen and stay in the outbox");
         return Background::none();
     };
-    log::info!("batches are delivered to {}", receiver.url);
+    log::info!("batches are delivered to {}", receiver.public_url());
     let delivery = Delivery::new(store.clone(), receiver, leases.clone(), metrics.clone(), observer.clone());
     Background::start("delivery", move |shutdown| delivery.run(shutdown))
 }

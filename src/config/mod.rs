@@ -102,6 +102,22 @@ pub struct ReceiverSettings {
     pub dedup_window: Duration,
 }
 
+impl ReceiverSettings {
+    /// Where batches go, for people.
+    pub fn public_url(&self) -> String {
+        public_url(&self.url)
+    }
+}
+
+/// A URL without what may be a secret in it: user, password and query.
+fn public_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (&url[..scheme.len() + 3], rest));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}{host}{path}")
+}
+
 /// Console and file log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {

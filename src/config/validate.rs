@@ -145,7 +145,8 @@ impl RawSettings {
         let url = given(&self.api_url_sender)?;
         let scheme_ok = url.starts_with("http://") || url.starts_with("https://");
         if !scheme_ok || url.parse::<ureq::http::Uri>().is_err() {
-            check.mistake("API_URL_SENDER", url, "must be a URL that starts with http:// or https://".to_owned());
+            let shown = public_url(url);
+            check.mistake("API_URL_SENDER", &shown, "must be a URL that starts with http:// or https://".to_owned());
         }
         Some(ReceiverSettings { url: url.to_owned(), authorization, concurrency, timeout, dedup_window })
     }
@@ -302,6 +303,19 @@ mod tests {
         let config = raw.validate().unwrap();
         assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
         assert_eq!(config.outbox.receiver.unwrap().authorization.unwrap().expose(), "Bearer hunter2");
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        for (url, shown) in [
+            ("https://user:hunter2@host:1/process?token=hunter2#hunter2", "https://host:1/process"),
+            ("http://host?token=hunter2", "http://host"),
+            ("http://host/a@b", "http://host/a@b"),
+            ("hunter2@host", "host"),
+            ("", ""),
+        ] {
+            assert_eq!(public_url(url), shown);
+        }
     }
 
     #[test]

@@ -184,9 +184,9 @@ impl Routes {
 
 fn path(exchange: &Exchange) -> &str {
     let url = exchange.request().url();
-    // RFC 9112, section 3.2.2: a server must accept the absolute form too.
-    let after_authority = url.strip_prefix("http://").map(|rest| rest.find('/').map_or("/", |start| &rest[start..]));
-    let path = after_authority.unwrap_or(url);
+    // RFC 9112, section 3.2.2: a server must accept the absolute form too; its scheme may be in any case.
+    let after_scheme = if url.starts_with('/') { None } else { url.split_once("://").map(|(_, rest)| rest) };
+    let path = after_scheme.map_or(url, |rest| rest.find('/').map_or("/", |start| &rest[start..]));
     path.split(['?', '#']).next().unwrap_or(path)
 }
 

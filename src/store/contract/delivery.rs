@@ -140,6 +140,7 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     let expected = [letter(1, "422 \"não\"\n"), letter(0, "400")];
     assert_eq!(store.dead_letters(10).unwrap(), expected, "oldest first");
     assert_eq!(store.dead_letters(1).unwrap(), expected[..1]);
+    assert_eq!(store.dead_letters(usize::MAX).unwrap(), expected);
     assert_eq!(deliverer.only_entry().batch, batches[2]);
     // Late news about a dead letter changes nothing.
     store.settle(token, &batches[1].id, &Settlement::Confirm).unwrap();

@@ -86,8 +86,10 @@ impl RedisStore {
         if limit == 0 {
             return Ok(Vec::new());
         }
+        // Redis reads a signed number.
+        let last = i64::try_from(limit - 1).unwrap_or(i64::MAX);
         let mut command = Cmd::new();
-        command.arg("ZRANGE").arg(key).arg(0).arg(limit - 1).arg("WITHSCORES");
+        command.arg("ZRANGE").arg(key).arg(0).arg(last).arg("WITHSCORES");
         read_listed(self.run(command, Repeat::Read)?)
     }
 

@@ -1,0 +1,24 @@
+//! Integration tests through the real binary, in the order that a pulse meets its stages.
+
+mod support;
+
+// What is said at the start: variables, `.env`, secrets.
+mod settings;
+// Every kind of body and its answer.
+mod ingest;
+// HTTP: framing, methods, paths, connections.
+mod protocol;
+// More than the queue or the store can take.
+mod overload;
+// From the first pulse to the receiver's last digit.
+mod journey;
+// What the receiver answers, and what becomes of a batch by it.
+mod delivery;
+// Several processes on one store.
+mod two_ingestors;
+// An orderly end.
+mod drain;
+// An end without order: SIGKILL of the server, of Redis.
+mod crash;
+// What Prometheus reads, held against the dashboard.
+mod metrics;

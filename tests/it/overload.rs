@@ -1,0 +1,68 @@
+//! More than the queue or the store can take: refused at once and retryably, never dropped.
+
+use std::io;
+use std::time::Instant;
+
+use crate::support::http::{Connection, IMPATIENT, Response, request};
+use crate::support::ingestor::{Ingestor, PROMPT};
+use crate::support::process;
+use crate::support::pulses::pulse_with_id;
+use crate::support::{TestStore, eventually_true};
+
+fn on_redis(store: &TestStore, settings: &[(&str, &str)]) -> Ingestor {
+    Ingestor::start_on(store, &[&[("INTERVAL_TO_SEND", "24h")], settings].concat())
+}
+
+fn send(ingestor: &Ingestor, pulse_id: &str) -> io::Result<Response> {
+    let mut connection = Connection::open_with(ingestor.address(), IMPATIENT)?;
+    connection.send(&request("POST", "/ingest", &[], pulse_with_id("a", "1", pulse_id).as_bytes()))?;
+    connection.receive()
+}
+
+fn is_taken(ingestor: &Ingestor, pulse_id: &str) -> bool {
+    send(ingestor, pulse_id).is_ok_and(|response| response.status / 100 == 2)
+}
+
+#[test]
+fn a_full_queue_is_answered_at_once() {
+    let mut store = TestStore::redis();
+    let redis = store.server_pid();
+    let ingestor = on_redis(&store, &[("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "20s")]);
+    process::signal(redis, "STOP");
+    // One is with the worker, one is in the queue, and there is no room for a third.
+    let (held, refused) = ingestor.fill();
+    let problem = refused.problem(503);
+    assert!(problem["type"].as_str().is_some_and(|uri| uri.ends_with("queue-full")), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("safe to send it again")), "{problem}");
+    assert!(refused.header("Retry-After").is_some_and(|value| value.parse::<u32>().is_ok_and(|value| value > 0)));
+    process::signal(redis, "CONT");
+    eventually_true("pulses are taken again", || is_taken(&ingestor, "p-1"));
+    // Each may have been stored or not, and each may be sent again.
+    for number in 0..held.len() {
+        eventually_true("a pulse is sent again", || is_taken(&ingestor, &format!("held-{number}")));
+    }
+    assert_eq!(ingestor.ledger_kb("acknowledged"), (held.len() + 1).to_string());
+}
+
+#[test]
+fn a_lost_store_is_said_and_its_return_noticed() {
+    let mut store = TestStore::redis();
+    let ingestor = on_redis(&store, &[]);
+    ingestor.wait_until_ready();
+    store.server().kill();
+    eventually_true("it is not ready", || ingestor.get("/readyz").status == 503);
+    ingestor.get("/readyz").problem(503);
+    assert_eq!(ingestor.get("/healthz").status, 200);
+    ingestor.wait_for_metric("ingestor_store_up", |up| up == 0.0);
+    let started = Instant::now();
+    let response = send(&ingestor, "p-1").unwrap();
+    assert!(started.elapsed() < PROMPT);
+    response.problem(503);
+    assert!(response.header("Retry-After").is_some());
+    ingestor.get("/ledger").problem(503);
+    store.server().start_again();
+    ingestor.wait_until_ready();
+    eventually_true("pulses are taken again", || is_taken(&ingestor, "p-1"));
+    assert_eq!(ingestor.ledger_kb("acknowledged"), "1");
+    ingestor.wait_for_metric("ingestor_store_up", |up| up == 1.0);
+}

@@ -1,0 +1,155 @@
+//! What is said at the start: variables, `.env`, secrets, and the files that name them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::ingestor::{Ingestor, program};
+use crate::support::redis_server::RedisServer;
+use crate::support::{TestStore, eventually};
+
+/// Stands in every secret, and must stand in no output.
+const SECRET: &str = "hunter2";
+
+/// Runs a command that ends by itself, in a directory of its own.
+fn run(args: &[&str], settings: &[(&str, &str)]) -> Output {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    program(directory.path(), &settings).args(args).output().expect("the program can be started")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    let mistakes = [
+        ("INGESTOR_PORT", "http"),
+        ("INGESTOR_HOST", "no such host"),
+        ("INTERVAL_TO_SEND", "60"),
+        ("BATCH_QTY_TO_SEND", "0"),
+        ("API_URL_SENDER", "ftp://receiver"),
+        ("AMOUNT_FORMAT", "float"),
+        ("LOG_LEVEL", "loud"),
+        ("CHANNEL_CAPACITY", "-1"),
+        ("REDIS_URL_FILE", "/no/such/file"),
+    ];
+    let output = run(&["serve"], &mistakes);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    for (variable, _) in mistakes {
+        assert!(stderr.contains(variable), "{variable} is not named in {stderr}");
+    }
+    assert!(output.stdout.is_empty(), "{}", text(&output));
+}
+
+#[test]
+fn the_env_file_is_read_and_the_environment_wins() {
+    let ingestor = Ingestor::start(&[]);
+    let env_file = "# a comment\nDATA_DIR=from-file\nLOG_DIR=from-file-too\nexport MAX_BODY_BYTES=\"2000\"\n";
+    std::fs::write(ingestor.directory().join(".env"), env_file).unwrap();
+    let mut ingestor = ingestor;
+    ingestor.set("LOG_DIR", "from-environment");
+    assert!(ingestor.terminate().success());
+    ingestor.start_again();
+    ingestor.post(&" ".repeat(2001)).problem(413);
+    assert!(ingestor.directory().join("from-file/ingestor.sqlite3").exists());
+    assert!(ingestor.directory().join("from-environment/log_ingestor.log").exists());
+    assert!(!ingestor.directory().join("from-file-too").exists());
+}
+
+#[test]
+fn a_broken_env_file_is_no_silent_default() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(".env"), "INGESTOR_PORT='0\n").unwrap();
+    let output = program(directory.path(), &BTreeMap::new()).arg("serve").output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains(".env"), "{}", text(&output));
+}
+
+#[test]
+fn secrets_are_neither_logged_nor_shown() {
+    let server = RedisServer::start(&[]);
+    let mut acl = redis::cmd("ACL");
+    acl.arg(&["SETUSER", "ingestor", "on", &format!(">{SECRET}"), "~*", "&*", "+@all"]);
+    acl.exec(&mut server.connection()).unwrap();
+    let url = format!("{}?user=ingestor&pass={SECRET}", server.url());
+    let settings = [
+        ("REDIS_URL", url.as_str()),
+        ("SENDER_AUTHORIZATION", "Bearer hunter2"),
+        ("API_URL_SENDER", "http://user:hunter2@127.0.0.1:9/process?token=hunter2"),
+        ("LOG_LEVEL", "trace"),
+    ];
+    let mut ingestor = Ingestor::start_on(&TestStore::Embedded, &settings);
+    assert_eq!(ingestor.post(crate::support::pulses::BANANA).status, 204);
+    ingestor.wait_for_metric("ingestor_delivery_attempts_total{result=\"retry\"}", |attempts| attempts >= 1.0);
+    assert!(ingestor.terminate().success());
+    let log = std::fs::read_to_string(ingestor.directory().join("log/log_ingestor.log")).unwrap();
+    for shown in [ingestor.output(), log, text(&ingestor.run(&["serve", "--help"]))] {
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+}
+
+#[test]
+fn secrets_are_in_no_message_of_a_failed_start() {
+    for url in ["redis://user:hunter2@127.0.0.1:1", "rediss://hunter2@[", "hunter2", "redis://:hunter2@host:port"] {
+        let output = run(&["serve"], &[("REDIS_URL", url), ("INGESTOR_PORT", "0")]);
+        assert!(!output.status.success(), "{url}");
+        assert!(!text(&output).contains(SECRET), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_secret_is_read_from_its_file() {
+    let server = RedisServer::start(&[]);
+    let ingestor = Ingestor::start(&[]);
+    let file = ingestor.directory().join("redis-url");
+    std::fs::write(&file, format!("{}\n", server.url())).unwrap();
+    let with_file = Ingestor::start(&[("REDIS_URL_FILE", file.to_str().unwrap())]);
+    assert_eq!(with_file.post(crate::support::pulses::BANANA).status, 204);
+    let keys: Vec<String> = redis::cmd("KEYS").arg("ingestor*").query(&mut server.connection()).unwrap();
+    assert!(!keys.is_empty());
+}
+
+#[test]
+fn a_taken_port_ends_the_start() {
+    let first = Ingestor::start(&[]);
+    let port = first.address().port().to_string();
+    let output = run(&["serve"], &[("INGESTOR_PORT", &port)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains(&port), "{}", text(&output));
+}
+
+#[test]
+fn the_example_names_every_variable_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("example.env");
+    let example = std::fs::read_to_string(path).expect("example.env lies at the root of the repository");
+    let line_name = |line: &str| {
+        let (name, _) = line.trim_start_matches(['#', ' ']).split_once('=')?;
+        name.chars().all(|char| char.is_ascii_uppercase() || char == '_').then(|| name.to_owned())
+    };
+    let exemplified: BTreeSet<String> = example.lines().filter_map(line_name).collect();
+    let help = text(&run(&["serve", "--help"], &[]));
+    let name_after = |rest: &str| rest.split(['=', ']']).next().map(str::to_owned);
+    let offered: BTreeSet<String> = help.split("[env: ").skip(1).filter_map(name_after).collect();
+    assert!(offered.len() > 20, "{help}");
+    assert_eq!(exemplified, offered);
+}
+
+#[test]
+fn the_help_of_every_command_is_shown() {
+    for command in ["serve", "receive", "produce", "demo", "ledger", "dead-letters"] {
+        let output = run(&[command, "--help"], &[]);
+        assert!(output.status.success() && text(&output).contains("Usage: ingestor"), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_log_is_kept_in_a_file_too() {
+    let ingestor = Ingestor::start(&[]);
+    eventually("the start is in the log file", || {
+        let log = std::fs::read_to_string(ingestor.directory().join("log/log_ingestor.log")).unwrap_or_default();
+        if log.contains("pulses are taken at") { Ok(()) } else { Err(log) }
+    });
+}

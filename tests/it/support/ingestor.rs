@@ -1,0 +1,221 @@
+//! `ingestor serve` of a test's own: a free port, a directory of its own, and nothing of this shell's environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::http::{self, Connection, Response};
+use super::process::Process;
+use super::pulses::pulse_with_id;
+use super::receiver::Receiver;
+use super::{TestStore, eventually};
+
+/// An answer given without waiting for the store comes well within this, on a busy machine too.
+pub const PROMPT: Duration = Duration::from_millis(500);
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ingestor");
+
+/// A running server, and what it was started with.
+pub struct Ingestor {
+    directory: tempfile::TempDir,
+    settings: BTreeMap<String, String>,
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Ingestor {
+    /// One on the embedded store whose first window ends only after the test.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(&TestStore::Embedded, &[&[("INTERVAL_TO_SEND", "24h")], settings].concat())
+    }
+
+    /// One that delivers to `receiver` after windows of a second.
+    pub fn delivering(store: &TestStore, receiver: &Receiver, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(store, &[&[("API_URL_SENDER", receiver.url().as_str())], settings].concat())
+    }
+
+    /// One with windows of a second and no receiver, unless the settings say otherwise.
+    pub fn start_on(store: &TestStore, settings: &[(&str, &str)]) -> Self {
+        let short = [("INGESTOR_PORT", "0"), ("INTERVAL_TO_SEND", "1s"), ("STABILIZATION_DELAY", "100ms")];
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let mut all: BTreeMap<String, String> = short.iter().map(owned).collect();
+        all.extend(store.settings());
+        all.extend(settings.iter().map(owned));
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let (process, address) = serve(directory.path(), &all);
+        Ingestor { directory, settings: all, process, address }
+    }
+
+    /// Starts it again on the same data, at another port, after it ended.
+    pub fn start_again(&mut self) {
+        (self.process, self.address) = serve(self.directory.path(), &self.settings);
+    }
+
+    /// Changes a setting for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its working directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Everything it has printed since its last start.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    pub fn kill_9(&mut self) {
+        self.process.kill_9();
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Asks it to drain and waits for its end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait_for_exit()
+    }
+
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        self.process.wait_for_exit()
+    }
+
+    /// Runs another command of the program with the same settings, to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        let mut command = program(self.directory.path(), &self.settings);
+        command.args(args).output().expect("the program can be started")
+    }
+
+    /// As [`Ingestor::run`], for a command that must succeed; returns what it printed.
+    pub fn run_well(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    pub fn get(&self, target: &str) -> Response {
+        http::get(self.address, target).unwrap_or_else(|error| panic!("GET {target}: {error}\n{}", self.output()))
+    }
+
+    /// Sends a request's bytes on a connection of its own.
+    pub fn exchange(&self, bytes: &[u8]) -> Response {
+        let exchange = || {
+            let mut connection = Connection::open(self.address)?;
+            connection.send(bytes)?;
+            connection.receive()
+        };
+        exchange().unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(bytes)))
+    }
+
+    /// `POST /ingest` with more headers.
+    pub fn post_with(&self, headers: &[(&str, &str)], body: &str) -> Response {
+        self.exchange(&http::request("POST", "/ingest", headers, body.as_bytes()))
+    }
+
+    /// `POST /ingest` with JSON.
+    pub fn post(&self, body: &str) -> Response {
+        self.post_with(&[("Content-Type", "application/json")], body)
+    }
+
+    /// Sends pulses of 1 KB with the ids `held-0`, `held-1` and so on until one is refused, while the store answers
+    /// nothing. Returns the connections of those that wait for it, and the refusal. Meant for a short queue.
+    pub fn fill(&self) -> (Vec<Connection>, Response) {
+        let mut held = Vec::new();
+        let refused = eventually("a pulse is refused", || {
+            // What is refused is refused at once: whoever has no answer by then waits for the store.
+            let opened = Connection::open_with(self.address, PROMPT);
+            let mut connection = opened.map_err(|error| error.to_string())?;
+            let body = pulse_with_id("a", "1", &format!("held-{}", held.len()));
+            let request = http::request("POST", "/ingest", &[], body.as_bytes());
+            connection.send(&request).map_err(|error| error.to_string())?;
+            let received = connection.receive();
+            received.map_err(|error| {
+                held.push(connection);
+                error.to_string()
+            })
+        });
+        (held, refused)
+    }
+
+    /// The ledger as `GET /ledger` has it.
+    pub fn ledger(&self) -> Value {
+        let response = self.get("/ledger");
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json()
+    }
+
+    /// One column of the ledger for KB.
+    pub fn ledger_kb(&self, column: &str) -> String {
+        let ledger = self.ledger();
+        let rows = ledger["units"].as_array().expect("the ledger has rows");
+        let row = rows.iter().find(|row| row["use_unit"] == "KB");
+        row.map_or("0", |row| row[column].as_str().expect("amounts are text")).to_owned()
+    }
+
+    pub fn wait_for_ledger_kb(&self, column: &str, amount: &str) {
+        eventually(&format!("{amount} KB are in the ledger's column {column}"), || {
+            let found = self.ledger_kb(column);
+            if found == amount { Ok(()) } else { Err(format!("there are {found}")) }
+        });
+    }
+
+    /// Waits until everything is delivered or refused for good, and checks that the ledger balances.
+    pub fn wait_until_at_rest(&self) {
+        let ledger = eventually("everything is delivered", || {
+            let ledger = self.ledger();
+            if ledger["at_rest"] == true { Ok(ledger) } else { Err(ledger.to_string()) }
+        });
+        assert_eq!(ledger["balanced"], true, "{ledger}");
+    }
+
+    pub fn wait_until_ready(&self) {
+        eventually("it is ready", || match http::get(self.address, "/readyz") {
+            Ok(response) if response.status == 200 => Ok(()),
+            Ok(response) => Err(response.text()),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+
+    /// A sample of `/metrics` by its name and labels, as they are written there.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let metrics = self.get("/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {sample} in\n{metrics}"))
+    }
+
+    pub fn wait_for_metric(&self, sample: &str, wanted: impl Fn(f64) -> bool) {
+        eventually(&format!("{sample} is as wanted"), || {
+            let value = self.metric(sample);
+            if wanted(value) { Ok(()) } else { Err(format!("it is {value}")) }
+        });
+    }
+}
+
+/// The program in a directory, with these variables and no others.
+pub fn program(directory: &Path, settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(directory).env_clear().envs(settings);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+fn serve(directory: &Path, settings: &BTreeMap<String, String>) -> (Process, SocketAddr) {
+    let mut command = program(directory, settings);
+    command.arg("serve");
+    let mut process = Process::spawn(command);
+    let rest = process.wait_for_output("pulses are taken at http://");
+    let address = rest.split('/').next().and_then(|address| address.parse().ok());
+    (process, address.unwrap_or_else(|| panic!("no address in {rest:?}")))
+}
