@@ -86,6 +86,8 @@ pub(super) enum Passage {
     Pass(usize),
     /// Let none through: for the library, the client has left.
     End,
+    /// Let none through: for the library, the read has timed out.
+    TimedOut,
 }
 
 static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
@@ -318,17 +320,17 @@ impl Connection {
         Passage::Pass(progress.pass)
     }
 
-    /// After a read that timed out: whether to read again.
-    pub(super) fn after_time_out(&self, socket: &SockRef<'_>) -> bool {
+    /// After a read that timed out: what to say of it, or `None` to read again.
+    pub(super) fn after_time_out(&self, socket: &SockRef<'_>) -> Option<Passage> {
         let filter = lock(&self.filter);
         let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
         drop(filter);
         if is_idle {
             let idle_for = lock(&self.since).elapsed();
-            return idle_for < self.listener.policy.idle_timeout || self.unanswered_here() > 0;
+            let may_idle = idle_for < self.listener.policy.idle_timeout || self.unanswered_here() > 0;
+            return if may_idle { None } else { Some(Passage::End) };
         }
-        self.time_out(in_body, socket);
-        false
+        Some(self.time_out(in_body, socket))
     }
 
     /// What comes before an offence passes, so that it is answered; the offence itself never does.
@@ -347,11 +349,12 @@ impl Connection {
 
     fn time_out(&self, in_body: bool, socket: &SockRef<'_>) -> Passage {
         if in_body {
+            // Whoever reads the body answers 408: the request's handler, or the library for a short one.
             self.count(Refusal::TooSlow);
             self.ended.store(true, Ordering::Release);
-        } else {
-            self.refuse(Refusal::TooSlow, socket);
+            return Passage::TimedOut;
         }
+        self.refuse(Refusal::TooSlow, socket);
         Passage::End
     }
 

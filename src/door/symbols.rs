@@ -128,18 +128,24 @@ pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: si
         if count > 0 {
             // SAFETY: the kernel has written so many bytes, at most `length`, into the caller's buffer.
             let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), count as usize) };
-            return match connection.after_read(bytes, &socket) {
-                Passage::Pass(count) => count as ssize_t,
-                Passage::End => 0,
-            };
+            return said(connection.after_read(bytes, &socket));
         }
         let timed_out = count < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
         if !timed_out {
             return count;
         }
-        if !connection.after_time_out(&socket) {
-            return 0;
+        if let Some(passage) = connection.after_time_out(&socket) {
+            return said(passage);
         }
+    }
+}
+
+/// A passage as `recv` says it.
+fn said(passage: Passage) -> ssize_t {
+    match passage {
+        Passage::Pass(count) => count as ssize_t,
+        Passage::End => 0,
+        Passage::TimedOut => fail(&io::Error::from_raw_os_error(libc::ETIMEDOUT)) as ssize_t,
     }
 }
 
