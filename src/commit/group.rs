@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::amount::Amount;
 use crate::pulse::{AggregateKey, Pulse};
-use crate::store::Entry;
+use crate::store::{ENTRY_AMOUNT_MAX, Entry};
 
 /// Pulses to be committed together, in arrival order.
 #[derive(Debug, Default)]
@@ -17,17 +18,24 @@ impl<'a> Group<'a> {
     /// Adds a pulse. Without an id it joins the others of its aggregate; with one it stays by itself, since the store
     /// may find it to be a duplicate.
     pub fn add(&mut self, pulse: &'a Pulse) {
-        let next = self.entries.len() as u32;
-        let index = match pulse.id {
-            Some(_) => next,
-            None => *self.summed.entry(&pulse.key).or_insert(next),
+        let joined = match pulse.id {
+            Some(_) => None,
+            None => self.summed.get(&pulse.key).copied().filter(|&index| self.has_room(index, pulse.used_amount)),
         };
-        if index == next {
-            self.entries.push(Entry { key: &pulse.key, amount: pulse.used_amount, id: pulse.id });
-        } else {
+        let index = joined.unwrap_or(self.entries.len() as u32);
+        if joined.is_some() {
             self.entries[index as usize].amount += pulse.used_amount;
+        } else {
+            self.entries.push(Entry { key: &pulse.key, amount: pulse.used_amount, id: pulse.id });
+            if pulse.id.is_none() {
+                self.summed.insert(&pulse.key, index);
+            }
         }
         self.entry_of_pulse.push(index);
+    }
+
+    fn has_room(&self, index: u32, amount: Amount) -> bool {
+        self.entries[index as usize].amount + amount <= ENTRY_AMOUNT_MAX
     }
 
     /// What the store commits.
@@ -49,7 +57,6 @@ impl<'a> Group<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amount::Amount;
     use crate::pulse::{PulseId, Unit};
     use proptest::prelude::*;
 
@@ -69,6 +76,19 @@ mod tests {
         let amounts: Vec<i128> = group.entries().iter().map(|entry| entry.amount.nanos()).collect();
         assert_eq!(amounts, [11, 7, 1, 7]);
         assert_eq!(group.entry_of_pulse(), [0, 1, 0, 2, 3]);
+    }
+
+    #[test]
+    fn an_entry_that_is_full_is_followed_by_another() {
+        let key = AggregateKey::new("t", "sku", Unit::Gb);
+        let largest = Amount::parse("999999999999999999.999999999", Amount::PULSE_DIGITS).unwrap();
+        let pulses = vec![Pulse { key, used_amount: largest, id: None }; 10_001];
+        let mut group = Group::default();
+        pulses.iter().for_each(|pulse| group.add(pulse));
+        let amounts: Vec<Amount> = group.entries().iter().map(|entry| entry.amount).collect();
+        assert_eq!(amounts.len(), 2);
+        assert!(amounts.iter().all(|&amount| amount <= ENTRY_AMOUNT_MAX));
+        assert_eq!(amounts[1], largest);
     }
 
     proptest! {

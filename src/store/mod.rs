@@ -56,12 +56,16 @@ pub enum StoreError {
     Misconfigured(String),
 }
 
+/// What one entry may add, in nano-units: ten thousand of the largest pulses. Stores split it into limbs that their own
+/// arithmetic can carry.
+pub const ENTRY_AMOUNT_MAX: Amount = Amount::from_nanos(10i128.pow(31));
+
 /// One line of a group: pulses of one aggregate without ids, summed, or one pulse with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The aggregate to add to.
     pub key: &'a AggregateKey,
-    /// How much to add.
+    /// How much to add: positive, at most [`ENTRY_AMOUNT_MAX`].
     pub amount: Amount,
     /// Present for a pulse that must be added at most once.
     pub id: Option<PulseId>,

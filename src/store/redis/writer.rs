@@ -16,8 +16,9 @@ use super::connection::Link;
 use super::keys::shard_of;
 use super::reply::{changed_nothing, corrupt, integer, refusal};
 use super::script::SCRIPTS;
+use crate::amount::Amount;
 use crate::pulse::UnitTotals;
-use crate::store::{Commit, Entry, GroupWriter, Outcome, StoreError};
+use crate::store::{Commit, ENTRY_AMOUNT_MAX, Entry, GroupWriter, Outcome, StoreError};
 
 /// Entries in one call: a script holds up every other client while it runs.
 const CALL_MAX: usize = 200;
@@ -30,8 +31,6 @@ const IDLE_MAX: Duration = Duration::from_secs(600);
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// Pauses between attempts double from the first to the last of these.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(320)];
-/// Nano-units of the largest entry: ten thousand of the largest pulses. Upper limbs of a call's sums stay below 2^53.
-const ENTRY_NANOS_MAX: i128 = 10_000_000_000_000 * 1_000_000_000_000_000_000;
 
 /// One worker's writer.
 pub(super) struct RedisWriter {
@@ -307,7 +306,7 @@ fn read_verdicts(verdicts: &[u8], expected: usize) -> Option<Vec<Outcome>> {
 impl GroupWriter for RedisWriter {
     fn commit(&mut self, entries: &[Entry<'_>], patience: Duration) -> Commit {
         let mut commit = Commit { outcomes: vec![Outcome::NotStored; entries.len()], error: None };
-        let fits = |entry: &Entry<'_>| (0..=ENTRY_NANOS_MAX).contains(&entry.amount.nanos());
+        let fits = |entry: &Entry<'_>| (Amount::ZERO..=ENTRY_AMOUNT_MAX).contains(&entry.amount);
         if !entries.iter().all(fits) {
             commit.error = Some(StoreError::Misconfigured("an entry's amount is out of range".to_owned()));
             return commit;
