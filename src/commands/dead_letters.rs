@@ -66,7 +66,13 @@ fn act(store: &dyn Store, action: &Action) -> Result<bool, StoreError> {
             }
             Ok(letter.is_some())
         }
-        Action::Replay { id } => store.replay(&BatchId::from_text(id.as_str())),
+        Action::Replay { id } => {
+            let replayed = store.replay(&BatchId::from_text(id.as_str()))?;
+            if replayed {
+                println!("{id} is back in the outbox");
+            }
+            Ok(replayed)
+        }
     }
 }
 

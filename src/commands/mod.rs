@@ -45,6 +45,6 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
 fn attach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.store {
         StoreChoice::Embedded(data_dir) => Arc::new(EmbeddedStore::attach(data_dir, &config.store_settings)?),
-        StoreChoice::Redis(settings) => Arc::new(RedisStore::open(settings, &config.store_settings)?),
+        StoreChoice::Redis(settings) => Arc::new(RedisStore::attach(settings, &config.store_settings)?),
     })
 }

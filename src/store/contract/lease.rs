@@ -41,8 +41,9 @@ pub fn a_released_lease_is_free(open: Open<'_>) {
     assert!(third > second);
     drop(store);
     let store = open(&settings(NEVER));
-    assert!(matches!(store.acquire_lease(0, "two", LONG_LEASE).unwrap(), LeaseState::HeldByOther { .. }));
-    assert_eq!(acquire(&*store, 0, "one"), third);
+    // Redis outlives its clients, so the lease is still theirs; an embedded store knows that they are gone. No token is
+    // ever given out twice.
+    assert!(acquire(&*store, 0, "one") >= third);
 }
 
 pub fn an_ended_lease_is_free(open: Open<'_>) {

@@ -71,6 +71,8 @@ impl EmbeddedStore {
         let lock = connection::lock(data_dir)?;
         let file = connection::database_file(data_dir);
         let connection = connection::open_or_create(&file, settings.interval)?;
+        // Holding the lock, this process knows that whoever had the lease is gone: its end need not be waited for.
+        sealed::end_lease(&connection)?;
         Self::with(connection, file, settings, Some(lock))
     }
 

@@ -60,6 +60,12 @@ pub fn acquire_lease(
     Ok(LeaseState::Held(FencingToken(token)))
 }
 
+/// Ends whatever lease there is.
+pub fn end_lease(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute("UPDATE lease SET holder = NULL, until_ms = 0", [])?;
+    Ok(())
+}
+
 /// Gives the lease back if it is still this token's.
 pub fn release_lease(tx: &Connection, token: FencingToken) -> Result<(), StoreError> {
     tx.execute("UPDATE lease SET holder = NULL, until_ms = 0 WHERE token = ?", [int(token.0)])?;

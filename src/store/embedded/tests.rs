@@ -224,6 +224,14 @@ fn it_says_what_is_durable() {
 }
 
 #[test]
+fn a_process_that_died_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = acquire(&EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap(), 0, "one");
+    let store = EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap();
+    assert!(acquire(&store, 0, "two") > first);
+}
+
+#[test]
 fn a_lease_from_before_the_clock_went_back_may_be_taken() {
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap();

@@ -132,6 +132,22 @@ impl RedisStore {
         Ok(RedisStore { shared: Arc::new(shared) })
     }
 
+    /// Opens a store that must be there already, for commands that only look or replay.
+    ///
+    /// # Errors
+    /// As [`RedisStore::open`], and [`StoreError::Misconfigured`] if there is no store under this prefix.
+    pub fn attach(settings: &RedisSettings, store: &StoreSettings) -> Result<RedisStore, StoreError> {
+        check_settings(settings, store)?;
+        let pool = Pool::new(Target::new(&settings.url, Duration::ZERO)?);
+        let mut command = redis::cmd("EXISTS");
+        command.arg(&ShardKeys::new(&settings.key_prefix, 0).meta);
+        if reply::number::<u64>(pool.run(command, Repeat::Read)?)? == 0 {
+            let prefix = &settings.key_prefix;
+            return Err(StoreError::Misconfigured(format!("there is no store under the key prefix {prefix}")));
+        }
+        Self::open(settings, store)
+    }
+
     fn keys(&self, shard: u16) -> Result<&ShardKeys, StoreError> {
         let shards = self.shared.keys.len();
         let missing = || StoreError::Misconfigured(format!("there is no shard {shard} among {shards}"));

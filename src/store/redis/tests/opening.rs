@@ -84,3 +84,13 @@ fn nobody_there_is_unavailable() {
         assert!(matches!(error, StoreError::Unavailable(_)), "{url}: {error}");
     }
 }
+
+#[test]
+fn a_command_that_only_looks_makes_no_store() {
+    let server = RedisServer::start(&[]);
+    let redis = RedisSettings::new(server.url());
+    let attached = RedisStore::attach(&redis, &settings(NEVER));
+    assert!(matches!(attached, Err(StoreError::Misconfigured(text)) if text.contains("no store")));
+    let store = open_with(&redis).unwrap();
+    assert_eq!(RedisStore::attach(&redis, &settings(NEVER)).unwrap().incarnation(), store.incarnation());
+}
