@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::commit::health::StoreHealth;
 use crate::intake::answer::{PendingAnswer, RETRY_IS_SAFE};
 use crate::intake::body::{self, BodyFormat, Parsed};
 use crate::intake::context::Intake;
@@ -64,7 +63,6 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Parsed, Reply> {
         BodyError::TooSlow => Reply::problem(408, "body-too-slow", "the body did not arrive in time"),
         BodyError::Broken => Reply::problem(400, "body-incomplete", "the body ended early or its framing is broken"),
     })?;
-    refuse_if_unable(&intake.health)?;
     let parsed = body::parse(&body, format, key.as_deref()).map_err(|malformed| {
         intake.metrics.count_turned_away(TurnedAway::Invalid, 1);
         Reply::problem(400, "malformed-body", &malformed.to_string())
@@ -83,14 +81,12 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Parsed, Reply> {
             ));
         }
     }
-    Ok(parsed)
-}
-
-fn refuse_if_unable(health: &StoreHealth) -> Result<(), Reply> {
-    if health.is_up() {
-        return Ok(());
+    if !parsed.pulses.is_empty() && !intake.health.is_up() {
+        intake.metrics.count_turned_away(TurnedAway::StoreDown, parsed.pulses.len());
+        let detail = format!("the store does not take pulses now; {RETRY_IS_SAFE}");
+        return Err(Reply::unavailable("store-unavailable", &detail));
     }
-    Err(Reply::unavailable("store-unavailable", &format!("the store does not take pulses now; {RETRY_IS_SAFE}")))
+    Ok(parsed)
 }
 
 fn body_format(exchange: &Exchange) -> Result<BodyFormat, Reply> {

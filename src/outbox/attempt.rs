@@ -93,10 +93,11 @@ fn classify(status: StatusCode, headers: &HeaderMap, answer: &[u8], now: SystemT
     match status.as_u16() {
         200..=299 => Verdict::Confirmed,
         400 | 413 | 415 | 422 => Verdict::Refused(said),
-        // These say that it was not taken up. 409 may mean that another attempt is being processed, and after a 5xx
-        // nobody knows how far the receiver came.
+        // Some of these say that it was not taken up; a receiver that is down for days answers 503 the whole time, and
+        // its batches must not be parked for that. 409 may mean that another attempt is being processed, and after any
+        // other 5xx nobody knows how far the receiver came.
         status @ (408 | 409 | 425 | 429 | 500..=599) => {
-            let ambiguous = !matches!(status, 408 | 425 | 429);
+            let ambiguous = !matches!(status, 408 | 425 | 429 | 503);
             Verdict::Retry { ambiguous, not_before: retry_after(headers, now), error: said }
         }
         _ => Verdict::Misconfigured(said),
@@ -157,7 +158,7 @@ mod tests {
         for status in [400, 413, 415, 422] {
             assert!(matches!(verdict(status, None), Verdict::Refused(_)), "{status}");
         }
-        for (status, expected) in [(408, false), (425, false), (429, false), (409, true), (500, true), (503, true)] {
+        for (status, expected) in [(408, false), (425, false), (429, false), (409, true), (500, true), (503, false)] {
             assert!(
                 matches!(verdict(status, None), Verdict::Retry { ambiguous, .. } if ambiguous == expected),
                 "{status}"

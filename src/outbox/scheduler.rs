@@ -54,6 +54,8 @@ struct Duty {
     shard: u16,
     renew_at: Instant,
     token: Option<FencingToken>,
+    /// Whether it was said that another process delivers.
+    stands_by: bool,
     open: Option<OpenGeneration>,
     sealed: VecDeque<SealedGeneration>,
     freezing: Option<Freezing>,
@@ -120,13 +122,15 @@ impl Scheduler {
                     duty.open = None;
                 }
                 duty.token = Some(token);
+                duty.stands_by = false;
                 Ok(Duration::ZERO)
             }
             LeaseState::HeldByOther { holder, until } => {
                 if self.lose(duty) {
                     log::warn!("shard {}: {holder} delivers now; standing by", duty.shard);
+                } else if !std::mem::replace(&mut duty.stands_by, true) {
+                    log::info!("shard {}: {holder} delivers, until {until} unless it renews; standing by", duty.shard);
                 }
-                log::debug!("shard {}: the lease is with {holder} until {until}", duty.shard);
                 Ok(TICK)
             }
         }
@@ -193,7 +197,15 @@ impl Scheduler {
 
 impl Duty {
     fn new(shard: u16) -> Self {
-        Duty { shard, renew_at: Instant::now(), token: None, open: None, sealed: VecDeque::new(), freezing: None }
+        Duty {
+            shard,
+            renew_at: Instant::now(),
+            token: None,
+            stands_by: false,
+            open: None,
+            sealed: VecDeque::new(),
+            freezing: None,
+        }
     }
 
     /// A due toggle comes before any freezing: the windows' lengths matter more than the outbox's speed.
