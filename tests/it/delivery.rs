@@ -49,6 +49,8 @@ fn a_batch_that_was_counted_but_not_confirmed_counts_once(store: TestStore) {
     }
     assert_eq!(receiver.kb(), "3");
     assert_eq!(receiver.batches().len(), 2);
+    // Had it come with other bytes, the receiver would have refused it for good.
+    assert_eq!((ingestor.ledger_kb("delivered").as_str(), ingestor.ledger_kb("dead_letters").as_str()), ("3", "0"));
 }
 
 fn a_refused_batch_is_kept_and_replayed_unchanged(store: TestStore) {

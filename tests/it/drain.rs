@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::support::http::{Connection, request};
+use crate::support::http::{Connection, READ_TIMEOUT, request};
 use crate::support::ingestor::Ingestor;
 use crate::support::load::Load;
 use crate::support::process::signal;
@@ -74,6 +74,24 @@ fn a_draining_server_says_so_and_a_second_signal_ends_it() {
     ingestor.signal("TERM");
     assert_eq!(ingestor.wait_for_exit().code(), Some(INTERRUPTED));
     signal(redis, "CONT");
+}
+
+#[test]
+fn what_was_accepted_is_answered_before_the_end() {
+    let mut store = TestStore::redis();
+    let redis = store.server_pid();
+    let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s")];
+    let mut ingestor = Ingestor::start_on(&store, &settings);
+    signal(redis, "STOP");
+    let (held, _) = ingestor.fill();
+    ingestor.signal("TERM");
+    eventually_true("it is draining", || ingestor.output().contains("draining"));
+    signal(redis, "CONT");
+    for mut connection in held {
+        connection.set_read_timeout(READ_TIMEOUT);
+        assert_eq!(connection.receive().unwrap().status, 204);
+    }
+    assert_eq!(ingestor.wait_for_exit().code(), Some(0));
 }
 
 #[test]

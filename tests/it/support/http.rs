@@ -65,6 +65,11 @@ impl Connection {
         Ok(Connection { stream: BufReader::new(stream) })
     }
 
+    /// Changes how long the next answers may take.
+    pub fn set_read_timeout(&mut self, read_timeout: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(read_timeout)).expect("the time-out is not zero");
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
