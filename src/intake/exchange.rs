@@ -191,6 +191,16 @@ impl Exchange {
         &self.request
     }
 
+    /// The path it asks for, without a query.
+    pub fn path(&self) -> &str {
+        path(self.request.url())
+    }
+
+    /// Whether it is about pulses.
+    pub fn is_ingest(&self) -> bool {
+        matches!(self.path(), "/ingest" | "/v1/ingest")
+    }
+
     /// When the request was taken up.
     pub fn started(&self) -> Instant {
         self.started
@@ -246,9 +256,10 @@ impl Exchange {
 
     /// Answers. A client that is gone is no error: whatever it sent is stored or not, as the answer would have said.
     pub fn reply(self, reply: Reply) {
+        let is_ingest = self.is_ingest();
         let Exchange { request, body_read, started, turn } = self;
         turn.turns.metrics.count_request(reply.status);
-        if request.url().trim_start_matches("/v1").starts_with("/ingest") {
+        if is_ingest {
             turn.turns.metrics.observe_request(started.elapsed());
         }
         let has_length = request.body_length().is_some();
@@ -280,6 +291,13 @@ impl Exchange {
     }
 }
 
+fn path(url: &str) -> &str {
+    // RFC 9112, section 3.2.2: a server must accept the absolute form too; its scheme may be in any case.
+    let after_scheme = if url.starts_with('/') { None } else { url.split_once("://").map(|(_, rest)| rest) };
+    let path = after_scheme.map_or(url, |rest| rest.find('/').map_or("/", |start| &rest[start..]));
+    path.split(['?', '#']).next().unwrap_or(path)
+}
+
 fn is_chunked(request: &Request) -> bool {
     request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"))
 }
@@ -290,3 +308,22 @@ fn is_timeout(error: &std::io::Error) -> bool {
 
 /// How long a write to a client may make no progress.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_read_in_both_forms() {
+        for (url, expected) in [
+            ("/ingest", "/ingest"),
+            ("/ingest?a=b#c", "/ingest"),
+            ("HTTP://host:80/v1/ingest?x", "/v1/ingest"),
+            ("https://host", "/"),
+            ("*", "*"),
+            ("/a://b", "/a://b"),
+        ] {
+            assert_eq!(path(url), expected, "{url}");
+        }
+    }
+}

@@ -124,7 +124,7 @@ fn accept_loop(intake: &Arc<Intake>, turns: &Arc<Turns>, server: &tiny_http::Ser
 
 /// Sends a request on its way without blocking.
 fn dispatch(intake: &Arc<Intake>, exchange: Exchange) {
-    let fast = is_ingest(&exchange) && *exchange.request().method() == Method::Post && exchange.body_is_buffered();
+    let fast = exchange.is_ingest() && *exchange.request().method() == Method::Post && exchange.body_is_buffered();
     if !fast || intake.draining.load(Ordering::Acquire) {
         exchange.handle_in_pool();
     } else if let Err((exchange, reply)) = ingest::accept(intake, exchange) {
@@ -152,7 +152,7 @@ impl Routes {
         let intake = &self.intake;
         let method = exchange.request().method().clone();
         let reads = matches!(method, Method::Get | Method::Head);
-        let reply = match path(&exchange) {
+        let reply = match exchange.path() {
             "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
             "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),
             "/ingest" | "/v1/ingest" => match ingest::accept(intake, exchange) {
@@ -180,18 +180,6 @@ impl Routes {
         }
         Reply::document(200, "text/plain; version=0.0.4; charset=utf-8", intake.metrics.render())
     }
-}
-
-fn path(exchange: &Exchange) -> &str {
-    let url = exchange.request().url();
-    // RFC 9112, section 3.2.2: a server must accept the absolute form too; its scheme may be in any case.
-    let after_scheme = if url.starts_with('/') { None } else { url.split_once("://").map(|(_, rest)| rest) };
-    let path = after_scheme.map_or(url, |rest| rest.find('/').map_or("/", |start| &rest[start..]));
-    path.split(['?', '#']).next().unwrap_or(path)
-}
-
-fn is_ingest(exchange: &Exchange) -> bool {
-    matches!(path(exchange), "/ingest" | "/v1/ingest")
 }
 
 fn index() -> String {
