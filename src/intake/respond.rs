@@ -1,10 +1,10 @@
 //! Answers: what they say, and their bytes on the wire.
 
-use std::io::{self, Cursor, Write};
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 use serde::Serialize;
-use tiny_http::{Header, Method, Request, Response, StatusCode};
+use tiny_http::{Method, Request, StatusCode};
 
 use crate::intake::body::ItemError;
 
@@ -172,10 +172,10 @@ impl Reply {
         headers
     }
 
-    /// Writes the answer to a request whose body was read to its end.
-    pub fn write(self, request: Request) -> io::Result<()> {
+    /// Writes the answer, and says whether the connection ends with it.
+    pub fn write(self, request: Request, closes: bool) -> io::Result<()> {
         let is_head = *request.method() == Method::Head;
-        let connection = connection_header(&request);
+        let connection = if closes { Some("close") } else { connection_header(&request) };
         let mut bytes = Vec::with_capacity(256 + self.body.len());
         let title = StatusCode(self.status).default_reason_phrase();
         let date = httpdate::HttpDate::from(SystemTime::now());
@@ -198,21 +198,15 @@ impl Reply {
         writer.write_all(&bytes)?;
         writer.flush()
     }
-
-    /// Writes the answer to a request whose body was not read; `tiny_http` then reads and drops the rest of it.
-    pub fn write_before_body(self, request: Request) -> io::Result<()> {
-        let length = self.body.len();
-        let header = |(name, value): (&str, String)| Header::from_bytes(name, value).ok();
-        let headers = self.headers().into_iter().filter_map(header).collect();
-        let response = Response::new(StatusCode(self.status), headers, Cursor::new(self.body), Some(length), None);
-        request.respond(response.with_chunked_threshold(usize::MAX))
-    }
 }
 
 /// What the connection's fate is, where the protocol's version leaves a doubt (RFC 9112, section 9.3).
 fn connection_header(request: &Request) -> Option<&'static str> {
-    let asked = request.headers().iter().find(|header| header.field.equiv("Connection"));
-    let asks_for = |what: &str| asked.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains(what));
+    let options = || {
+        let fields = request.headers().iter().filter(|header| header.field.equiv("Connection"));
+        fields.flat_map(|header| header.value.as_str().split(',')).map(str::trim)
+    };
+    let asks_for = |what: &str| options().any(|option| option.eq_ignore_ascii_case(what));
     let is_1_0 = *request.http_version() < tiny_http::HTTPVersion(1, 1);
     match (is_1_0, asks_for("close"), asks_for("keep-alive")) {
         (_, true, _) | (true, _, false) => Some("close"),
