@@ -63,12 +63,12 @@ impl Answer {
             (false, 0) => {
                 let detail = "the pulses named here would add aggregates beyond the tenant's limit in this window \
                               (TENANT_CARDINALITY_MAX); they were not stored";
-                Reply::invalid(429, "tenant-full", detail, &errors, counts_in_list).retry_later()
+                Reply::invalid(429, "tenant-full", detail, &errors, 0, counts_in_list).retry_later()
             }
             (false, _) => {
                 let detail =
                     "the pulses named here have an id that was used before with other content; they were not stored";
-                Reply::invalid(422, "pulse-id-conflict", detail, &errors, counts_in_list)
+                Reply::invalid(422, "pulse-id-conflict", detail, &errors, 0, counts_in_list)
             }
         }
     }

@@ -68,17 +68,16 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Parsed, Reply> {
         Reply::problem(400, "malformed-body", &malformed.to_string())
     })?;
     if !parsed.errors.is_empty() {
-        let invalid = if prefers_lenient(exchange) { parsed.total - parsed.pulses.len() } else { parsed.total };
+        let lenient = prefers_lenient(exchange);
+        let invalid = if lenient { parsed.total - parsed.pulses.len() } else { parsed.total };
         intake.metrics.count_turned_away(TurnedAway::Invalid, invalid);
-        let nothing_good = !parsed.list || !prefers_lenient(exchange);
-        if nothing_good {
-            return Err(Reply::invalid(
-                422,
-                "invalid-pulse",
-                "nothing of this request was stored",
-                &parsed.errors,
-                None,
-            ));
+        let detail = if parsed.errors_omitted == 0 {
+            "nothing of this request was stored"
+        } else {
+            "nothing of this request was stored: there are more mistakes than an answer could name"
+        };
+        if !parsed.list || !lenient || parsed.errors_omitted > 0 {
+            return Err(Reply::invalid(422, "invalid-pulse", detail, &parsed.errors, parsed.errors_omitted, None));
         }
     }
     if !parsed.pulses.is_empty() && !intake.health.is_up() {

@@ -114,12 +114,19 @@ impl Reply {
         Self::problem_with(status, slug, detail, Problem::default())
     }
 
-    /// A refusal that names what is wrong with which pulse.
-    pub fn invalid(status: u16, slug: &str, detail: &str, errors: &[ItemError], counts: Option<Counts>) -> Self {
+    /// A refusal that names what is wrong with which pulse; `omitted` mistakes are not among `errors`.
+    pub fn invalid(
+        status: u16,
+        slug: &str,
+        detail: &str,
+        errors: &[ItemError],
+        omitted: usize,
+        counts: Option<Counts>,
+    ) -> Self {
         let named = &errors[..errors.len().min(ERRORS_MAX)];
         let members = Problem {
             errors: ErrorMember::all(named),
-            errors_omitted: errors.len() - named.len(),
+            errors_omitted: errors.len() - named.len() + omitted,
             counts,
             ..Problem::default()
         };
@@ -250,9 +257,9 @@ mod tests {
         let error =
             |index| ItemError { index, error: FieldError { field: "use_unit", detail: "is required".to_owned() } };
         let errors: Vec<ItemError> = (0..150).map(error).collect();
-        let reply = Reply::invalid(422, "invalid-pulse", "nothing was stored", &errors, None);
+        let reply = Reply::invalid(422, "invalid-pulse", "nothing was stored", &errors, 3, None);
         assert!(text(&reply).contains(r#"{"index":99,"field":"use_unit","detail":"is required"}"#));
-        assert!(text(&reply).contains(r#""errors_omitted":50"#));
+        assert!(text(&reply).contains(r#""errors_omitted":53"#));
     }
 
     #[test]
