@@ -48,7 +48,8 @@ impl IntakeServer {
         let (intake, server, stopping) = (Arc::new(intake), Arc::new(server), Arc::new(AtomicBool::new(false)));
         let turns = Turns::new(intake.metrics.clone());
         let routes = Routes { intake: intake.clone(), door };
-        turns.set_pool(Pool::new(move |job| routes.run_job(job)));
+        // A connection has one job at a time: with a thread for each, slow ones hold up nobody, not even the probes.
+        turns.set_pool(Pool::new(intake.settings.max_connections, move |job| routes.run_job(job)));
         let accept_loop = {
             let (intake, turns, server, stopping) = (intake.clone(), turns.clone(), server.clone(), stopping.clone());
             threads::spawn("accept", move || accept_loop(&intake, &turns, &server, &stopping))
