@@ -13,6 +13,7 @@ use socket2::{SockAddr, SockRef};
 use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
 use super::{DoorPolicy, DoorStats};
+use crate::threads;
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
@@ -20,6 +21,11 @@ const DESCRIPTORS_MAX: usize = 1 << 17;
 const DESCRIPTORS_SPARE: usize = 64;
 /// `tiny_http` duplicates each connection's descriptor.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
+/// Whether threads are left is asked for so many further connections at once: asking is slow.
+const CONNECTIONS_PROVEN_AT_ONCE: u64 = 32;
+/// Threads that must be left for them. Each takes one here and one for a slow request; the others are for the rest of
+/// the program.
+const THREADS_LEFT: usize = 2 * CONNECTIONS_PROVEN_AT_ONCE as usize + 16;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -53,6 +59,8 @@ pub(super) struct Listener {
     policy: DoorPolicy,
     max_connections: u64,
     stats: Arc<DoorStats>,
+    /// For so many connections at once there are threads.
+    proven: AtomicU64,
     last: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -98,8 +106,13 @@ pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Ar
         log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
     }
     let stats = Arc::new(DoorStats::default());
-    let guarded =
-        Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
+    let guarded = Listener {
+        policy,
+        max_connections: max_connections as u64,
+        stats: stats.clone(),
+        proven: AtomicU64::new(0),
+        last: Mutex::default(),
+    };
     let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
     slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
     Ok(stats)
@@ -200,9 +213,12 @@ impl Listener {
 
     /// Lets a connection in, or turns it away: then the stream is closed.
     pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
-        let is_full = self.stats.open.load(Ordering::Relaxed) >= self.max_connections;
-        // A duplicate that fails would panic in the library's accept thread.
-        let usable = !is_full && slot(stream.as_raw_fd()).is_some() && stream.try_clone().is_ok();
+        let open = self.stats.open.load(Ordering::Relaxed);
+        // A duplicate or a thread that can't be had would panic in the library's accept thread, which ends with it.
+        let usable = open < self.max_connections
+            && slot(stream.as_raw_fd()).is_some()
+            && stream.try_clone().is_ok()
+            && self.threads_suffice_for(open);
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
             return None;
@@ -231,6 +247,17 @@ impl Listener {
         Some((stream, connection))
     }
 
+    /// Once there were threads for so many connections, there are again: what limits them is not other programs.
+    fn threads_suffice_for(&self, open: u64) -> bool {
+        if open >= self.proven.load(Ordering::Relaxed) {
+            if !threads::are_left(THREADS_LEFT) {
+                return false;
+            }
+            self.proven.store(open + CONNECTIONS_PROVEN_AT_ONCE, Ordering::Relaxed);
+        }
+        true
+    }
+
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
@@ -240,7 +267,7 @@ impl Listener {
     /// Answers 503 without waiting for the request.
     fn shed(&self, stream: &TcpStream) {
         self.stats.shed.fetch_add(1, Ordering::Relaxed);
-        let detail = "this instance has as many connections as it may (MAX_CONNECTIONS)";
+        let detail = "this instance has as many connections as it may (MAX_CONNECTIONS, open files, threads)";
         let socket = SockRef::from(stream);
         say_last(&socket, &problem(503, "too-many-connections", detail, "Retry-After: 1\r\n"));
         // A close with unread bytes would reset the connection and take the answer back.
