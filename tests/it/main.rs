@@ -8,6 +8,8 @@ mod settings;
 mod ingest;
 // HTTP: framing, methods, paths, connections.
 mod protocol;
+// Clients that mean harm, and what they change for the others.
+mod hostile;
 // More than the queue or the store can take.
 mod overload;
 // From the first pulse to the receiver's last digit.
