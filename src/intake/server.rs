@@ -161,6 +161,9 @@ impl Routes {
                 Err((exchange, reply)) => return exchange.reply(reply),
             },
             "/" | "/healthz" | "/readyz" | "/metrics" | "/ledger" if !reads => Reply::method_not_allowed("GET, HEAD"),
+            // The server as a whole, and no place to go on to from here (RFC 9110, sections 9.3.7 and 9.3.6).
+            "*" if method == Method::Options => Reply::allowed("GET, HEAD, POST"),
+            _ if method == Method::Connect => Reply::method_not_allowed("GET, HEAD, POST"),
             "/" => Reply::document(200, "text/plain; charset=utf-8", index()),
             "/healthz" => Reply::document(200, "text/plain; charset=utf-8", "alive\n"),
             "/readyz" => readiness(intake),
