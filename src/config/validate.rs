@@ -142,6 +142,9 @@ impl RawSettings {
         let concurrency = check.number("DELIVERY_CONCURRENCY", &self.delivery_concurrency, 5, 1, 256) as usize;
         let timeout = check.duration("DELIVERY_TIMEOUT", &self.delivery_timeout, secs(10), secs(1), secs(600));
         let dedup_window = check.duration("RECEIVER_DEDUP_WINDOW", &self.receiver_dedup_window, DAY, secs(60), YEAR);
+        if authorization.as_ref().is_some_and(|value| ureq::http::HeaderValue::from_str(value.expose()).is_err()) {
+            check.mistakes.push("SENDER_AUTHORIZATION: must be printable text on one line".to_owned());
+        }
         let url = given(&self.api_url_sender)?;
         let scheme_ok = url.starts_with("http://") || url.starts_with("https://");
         if !scheme_ok || url.parse::<ureq::http::Uri>().is_err() {
