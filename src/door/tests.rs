@@ -23,13 +23,14 @@ fn target(policy: DoorPolicy) -> Target {
     let address = listener.local_addr().unwrap();
     let stats = guard(&listener, policy).unwrap();
     let server = Server::from_listener(listener, None).unwrap();
+    let door = stats.clone();
     std::thread::spawn(move || {
         for mut request in server.incoming_requests() {
             let client = *request.remote_addr().unwrap();
             let mut body = Vec::new();
             let _ = request.as_reader().read_to_end(&mut body);
             let _ = request.respond(Response::empty(204));
-            answered(&client);
+            door.answered(&client);
         }
     });
     Target { address, stats }
@@ -43,6 +44,7 @@ fn quick() -> DoorPolicy {
         request_timeout: Duration::from_millis(300),
         idle_timeout: Duration::from_millis(600),
         answers_are_reported: true,
+        ..DoorPolicy::default()
     }
 }
 
