@@ -7,7 +7,7 @@
 //! an ambiguous length or a client that stalls.
 //!
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
-//! - [`connection`] knows the guarded sockets and when one has to end.
+//! - `connection` knows the guarded sockets and when one has to end.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
 //! Elsewhere than on Linux nothing of this is compiled in, and [`guard`] says so.
