@@ -17,7 +17,7 @@ const LENIENT: (&str, &str) = ("Prefer", "handling=lenient");
 fn guarded(settings: &[(&str, &str)]) -> Ingestor {
     let mut ingestor = Ingestor::start(settings);
     assert!(ingestor.terminate().success());
-    std::fs::write(ingestor.directory().join(FILE), "").unwrap();
+    std::fs::write(ingestor.directory().join(FILE), "").expect("its directory can be written");
     ingestor.set("API_KEYS_FILE", FILE);
     ingestor.start_again();
     ingestor
@@ -51,11 +51,13 @@ fn post(ingestor: &Ingestor, key: &str, body: &str) -> Response {
     ingestor.post_with(&[("Authorization", &bearer(key))], body)
 }
 
-/// The index and the field of each error, and the document's type.
+/// The index and the field of each error.
 fn errors(document: &serde_json::Value) -> Vec<(u64, String)> {
     let errors = document["errors"].as_array().cloned().unwrap_or_default();
-    let error =
-        |error: &serde_json::Value| (error["index"].as_u64().unwrap(), error["field"].as_str().unwrap().to_owned());
+    let error = |error: &serde_json::Value| {
+        let index = error["index"].as_u64().expect("an index is a number");
+        (index, error["field"].as_str().expect("a field has a name").to_owned())
+    };
     errors.iter().map(error).collect()
 }
 
