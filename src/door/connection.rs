@@ -11,14 +11,12 @@ use std::time::{Duration, Instant};
 use socket2::{SockAddr, SockRef};
 
 use super::head::{Filter, Limits, Refusal};
-use super::{DoorPolicy, DoorStats};
+use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
 /// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
 const DESCRIPTORS_SPARE: usize = 64;
-/// `tiny_http` duplicates each connection's descriptor.
-const DESCRIPTORS_PER_CONNECTION: usize = 2;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -91,16 +89,22 @@ pub(super) enum Passage {
 }
 
 static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
-static CLIENTS: OnceLock<Mutex<HashMap<SocketAddr, Arc<Connection>>>> = OnceLock::new();
+/// Connections by their listener's number and their client.
+type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
+
+static CLIENTS: OnceLock<Clients> = OnceLock::new();
+static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
     let slots = SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
-    let descriptors = slots.len().saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CONNECTION;
+    let spare = DESCRIPTORS_SPARE + policy.descriptors_elsewhere;
+    let descriptors = slots.len().saturating_sub(spare) / DESCRIPTORS_PER_CONNECTION;
     let max_connections = policy.max_connections.min(descriptors).max(1);
     if max_connections < policy.max_connections {
         log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
     }
-    let stats = Arc::new(DoorStats::default());
+    let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
+    let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
     let guarded =
         Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
     let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
@@ -108,14 +112,14 @@ pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Ar
     Ok(stats)
 }
 
-pub(super) fn answered(client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(client) {
+pub(super) fn answered(listener: u64, client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
         connection.answered.fetch_add(1, Ordering::Release);
     }
 }
 
-pub(super) fn hang_up(client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(client) {
+pub(super) fn hang_up(listener: u64, client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
         connection.ended.store(true, Ordering::Release);
     }
 }
@@ -162,7 +166,7 @@ fn slot(descriptor: RawFd) -> Option<&'static Slot> {
     SLOTS.get()?.get(usize::try_from(descriptor).ok()?)
 }
 
-fn clients() -> &'static Mutex<HashMap<SocketAddr, Arc<Connection>>> {
+fn clients() -> &'static Clients {
     CLIENTS.get_or_init(Mutex::default)
 }
 
@@ -227,7 +231,7 @@ impl Listener {
             since: Mutex::new(Instant::now()),
         });
         if let Some(client) = connection.client.as_socket() {
-            lock(clients()).insert(client, connection.clone());
+            lock(clients()).insert((self.stats.number, client), connection.clone());
         }
         also_known_as(stream.as_raw_fd(), &connection);
         *lock(&self.last) = Some(connection.clone());
@@ -264,9 +268,10 @@ impl Connection {
         }
         self.listener.stats.open.fetch_sub(1, Ordering::Relaxed);
         let Some(client) = self.client.as_socket() else { return };
+        let key = (self.listener.stats.number, client);
         let mut clients = lock(clients());
-        if clients.get(&client).is_some_and(|known| Arc::ptr_eq(known, self)) {
-            clients.remove(&client);
+        if clients.get(&key).is_some_and(|known| Arc::ptr_eq(known, self)) {
+            clients.remove(&key);
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
-use crate::door;
+use crate::door::DoorStats;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
 use crate::metrics::Metrics;
@@ -62,6 +62,7 @@ pub struct Turns {
     in_flight: AtomicUsize,
     pool: OnceLock<Pool<Job>>,
     metrics: Metrics,
+    door: Arc<DoorStats>,
 }
 
 #[derive(Default)]
@@ -78,14 +79,15 @@ struct Turn {
 }
 
 impl Turns {
-    /// No connections yet. [`Turns::set_pool`] must follow before the first request.
-    pub fn new(metrics: Metrics) -> Arc<Self> {
+    /// No connections yet of those that come through this door. [`Turns::set_pool`] must follow before the first request.
+    pub fn new(metrics: Metrics, door: Arc<DoorStats>) -> Arc<Self> {
         Arc::new(Turns {
             stripes: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             in_flight: AtomicUsize::new(0),
             pool: OnceLock::new(),
             metrics,
+            door,
         })
     }
 
@@ -166,7 +168,7 @@ impl Waiting {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(client) = &self.connection {
-            door::answered(client);
+            self.turns.door.answered(client);
         }
         let next = self.connection.and_then(|address| self.turns.pass_on(&address));
         match next {
@@ -269,7 +271,7 @@ impl Exchange {
         } else {
             // The library drops what is left of a body with a length, but takes the rest of a chunked one for the
             // next request.
-            turn.connection.iter().filter(|_| !has_length).for_each(door::hang_up);
+            turn.connection.iter().filter(|_| !has_length).for_each(|client| turn.turns.door.hang_up(client));
             reply.write_before_body(request)
         };
         if let Err(error) = written {

@@ -21,7 +21,7 @@ pub struct Reply {
     content_type: &'static str,
     body: Vec<u8>,
     retry_after_seconds: Option<u32>,
-    allow: Option<&'static str>,
+    more: Vec<(&'static str, String)>,
 }
 
 /// The members of a problem document, `application/problem+json` (RFC 9457).
@@ -89,7 +89,7 @@ impl<'a> ErrorMember<'a> {
 impl Reply {
     /// 204: stored.
     pub fn stored() -> Self {
-        Reply { status: 204, content_type: "", body: Vec::new(), retry_after_seconds: None, allow: None }
+        Reply { status: 204, content_type: "", body: Vec::new(), retry_after_seconds: None, more: Vec::new() }
     }
 
     /// A document with this type and body.
@@ -128,23 +128,36 @@ impl Reply {
 
     /// 503, to be tried again after [`RETRY_AFTER_SECONDS`].
     pub fn unavailable(slug: &str, detail: &str) -> Self {
-        Self::problem(503, slug, detail).retry_later()
+        Self::problem(503, slug, detail).retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// 503 for a list of which some pulses may be stored.
     pub fn half_stored(slug: &str, detail: &str, fates: Fates) -> Self {
-        Self::problem_with(503, slug, detail, Problem { fates: Some(fates), ..Problem::default() }).retry_later()
+        Self::problem_with(503, slug, detail, Problem { fates: Some(fates), ..Problem::default() })
+            .retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// 405 with the methods that are allowed.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let refusal = Self::problem(405, "method-not-allowed", &format!("the methods allowed here are {allow}"));
-        Reply { allow: Some(allow), ..refusal }
+        refusal.with_header("Allow", allow.to_owned())
     }
 
     /// Adds `Retry-After`.
-    pub fn retry_later(self) -> Self {
-        Reply { retry_after_seconds: Some(RETRY_AFTER_SECONDS), ..self }
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Reply { retry_after_seconds: Some(seconds), ..self }
+    }
+
+    /// Adds a header.
+    pub fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// A header's value.
+    #[cfg(test)]
+    pub fn header(&self, wanted: &str) -> Option<String> {
+        self.headers().into_iter().find_map(|(name, value)| (name == wanted).then_some(value))
     }
 
     fn problem_with(status: u16, slug: &str, detail: &str, members: Problem<'_>) -> Self {
@@ -166,9 +179,7 @@ impl Reply {
         if let Some(seconds) = self.retry_after_seconds {
             headers.push(("Retry-After", seconds.to_string()));
         }
-        if let Some(allow) = self.allow {
-            headers.push(("Allow", allow.to_owned()));
-        }
+        headers.extend(self.more.iter().cloned());
         headers
     }
 
