@@ -6,6 +6,22 @@ use std::thread::{Builder, JoinHandle};
 /// Exit status after a panic in one of the program's threads (`EX_SOFTWARE` of sysexits.h).
 pub const PANIC_STATUS: i32 = 70;
 
+/// Whether the system would let so many more threads start now.
+pub fn are_left(count: usize) -> bool {
+    let started: Vec<_> = (0..count).map_while(|_| Builder::new().spawn(|| ()).ok()).collect();
+    let all = started.len() == count;
+    // Waits for their end, so that they are not in the way of those that were asked for.
+    started.into_iter().for_each(|thread| drop(thread.join()));
+    all
+}
+
+/// Ends the process after a panic in a thread that it can't do without.
+pub fn end_after_panic(name: &str) -> ! {
+    log::error!("thread {name} panicked; the process ends and must be restarted");
+    log::logger().flush();
+    std::process::exit(PANIC_STATUS);
+}
+
 /// Starts a thread that the program can't do without.
 ///
 /// # Panics
@@ -15,9 +31,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()>
         let name = name.to_owned();
         move || {
             if catch_unwind(AssertUnwindSafe(body)).is_err() {
-                log::error!("thread {name} panicked; the process ends and must be restarted");
-                log::logger().flush();
-                std::process::exit(PANIC_STATUS);
+                end_after_panic(&name);
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,13 +10,20 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef};
 
+use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
 use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
+use crate::threads;
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
 /// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
 const DESCRIPTORS_SPARE: usize = 64;
+/// Whether threads are left is asked for so many further connections at once: asking is slow.
+const CONNECTIONS_PROVEN_AT_ONCE: u64 = 32;
+/// Threads that must be left for them. Each takes one here and one for a slow request; the others are for the rest of
+/// the program.
+const THREADS_LEFT: usize = 2 * CONNECTIONS_PROVEN_AT_ONCE as usize + 16;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -25,13 +32,8 @@ const UNANSWERED_MAX: u64 = 16;
 const UNREAD_MAX: usize = 4 << 10;
 /// Pause between two looks at a client that must not be read for now.
 const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
-/// How long what a refused client still sends is read and dropped: a close with unread bytes takes the answer back.
-const LINGER: Duration = Duration::from_secs(1);
 /// How long a write to a client may make no progress.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// For a `send` that fails instead of waiting, and raises no signal.
-const DO_NOT_WAIT: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// What a descriptor is. Read without a lock on every call, also of descriptors that are none of ours.
 const PLAIN: u8 = 0;
@@ -55,6 +57,8 @@ pub(super) struct Listener {
     policy: DoorPolicy,
     max_connections: u64,
     stats: Arc<DoorStats>,
+    /// For so many connections at once there are threads.
+    proven: AtomicU64,
     last: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -72,7 +76,7 @@ pub(super) struct Connection {
     answered: AtomicU64,
     /// Nothing more may pass.
     ended: AtomicBool,
-    /// To be refused once everything before it was answered.
+    /// To be refused once everything before it was answered; once nothing more may pass, what ended it inside a body.
     offence: Mutex<Option<Refusal>>,
     /// When the request that has begun, or the idling, began.
     since: Mutex<Instant>,
@@ -84,8 +88,9 @@ pub(super) enum Passage {
     Pass(usize),
     /// Let none through: for the library, the client has left.
     End,
-    /// Let none through: for the library, the read has timed out.
-    TimedOut,
+    /// Let none through: for the library, the read has failed with this error number. Inside a body nothing else will
+    /// do: the library takes an end of file there for the body's end.
+    Fail(i32),
 }
 
 static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
@@ -105,8 +110,13 @@ pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Ar
     }
     let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
     let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
-    let guarded =
-        Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
+    let guarded = Listener {
+        policy,
+        max_connections: max_connections as u64,
+        stats: stats.clone(),
+        proven: AtomicU64::new(0),
+        last: Mutex::default(),
+    };
     let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
     slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
     Ok(stats)
@@ -156,8 +166,12 @@ pub(super) fn forget(descriptor: RawFd) {
     // Every descriptor of the process comes by here; only a guarded one pays for more than this look.
     if slot.kind.load(Ordering::Acquire) != PLAIN && slot.kind.swap(PLAIN, Ordering::AcqRel) != PLAIN {
         let guarded = lock(&slot.guarded).take();
-        if let Some(Guarded::Connection(connection)) = guarded {
-            connection.lose_descriptor();
+        match guarded {
+            Some(Guarded::Connection(connection)) => connection.lose_descriptor(),
+            // The library's accept thread drops its listener as it unwinds. Nobody is let in any more, and nobody would
+            // notice; nothing acknowledged is at risk, and a restart cures it.
+            Some(Guarded::Listener(_)) if std::thread::panicking() => threads::end_after_panic("accept"),
+            Some(Guarded::Listener(_)) | None => {}
         }
     }
 }
@@ -207,9 +221,13 @@ impl Listener {
 
     /// Lets a connection in, or turns it away: then the stream is closed.
     pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
-        let is_full = self.stats.open.load(Ordering::Relaxed) >= self.max_connections;
-        // A duplicate that fails would panic in the library's accept thread.
-        let usable = !is_full && slot(stream.as_raw_fd()).is_some() && stream.try_clone().is_ok();
+        let open = self.stats.open.load(Ordering::Relaxed);
+        // A duplicate or a thread that can't be had would panic in the library's accept thread, which ends with it.
+        let usable = open < self.max_connections
+            && !self.is_known(&client)
+            && slot(stream.as_raw_fd()).is_some()
+            && stream.try_clone().is_ok()
+            && self.threads_suffice_for(open);
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
             return None;
@@ -238,6 +256,22 @@ impl Listener {
         Some((stream, connection))
     }
 
+    /// Whether an exchange of an earlier client with this address is still under way. The newcomer would get its credit.
+    fn is_known(&self, client: &SockAddr) -> bool {
+        client.as_socket().is_some_and(|client| lock(clients()).contains_key(&(self.stats.number, client)))
+    }
+
+    /// Once there were threads for so many connections, there are again: what limits them is not other programs.
+    fn threads_suffice_for(&self, open: u64) -> bool {
+        if open >= self.proven.load(Ordering::Relaxed) {
+            if !threads::are_left(THREADS_LEFT) {
+                return false;
+            }
+            self.proven.store(open + CONNECTIONS_PROVEN_AT_ONCE, Ordering::Relaxed);
+        }
+        true
+    }
+
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
@@ -247,7 +281,7 @@ impl Listener {
     /// Answers 503 without waiting for the request.
     fn shed(&self, stream: &TcpStream) {
         self.stats.shed.fetch_add(1, Ordering::Relaxed);
-        let detail = "this instance has as many connections as it may (MAX_CONNECTIONS)";
+        let detail = "this instance has as many connections as it may (MAX_CONNECTIONS, open files, threads)";
         let socket = SockRef::from(stream);
         say_last(&socket, &problem(503, "too-many-connections", detail, "Retry-After: 1\r\n"));
         // A close with unread bytes would reset the connection and take the answer back.
@@ -276,8 +310,8 @@ impl Connection {
     }
 
     /// Before each read: lets the next connection be accepted, and holds a client back that is not waiting for answers
-    /// or not reading them. Returns whether to read at all.
-    pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> bool {
+    /// or not reading them. Returns what to say without reading at all, if so.
+    pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> Option<Passage> {
         if !std::mem::replace(&mut *lock(&self.picked_up), true) {
             self.pick_up.notify_all();
         }
@@ -285,6 +319,9 @@ impl Connection {
             self.listener.policy.answers_are_reported
                 && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
         };
+        if self.ended.load(Ordering::Acquire) {
+            return Some(self.end());
+        }
         let offence = lock(&self.offence).take();
         if let Some(refusal) = offence {
             self.refuse(refusal, socket);
@@ -298,31 +335,51 @@ impl Connection {
             }
             std::thread::sleep(HELD_BACK_LOOK);
         }
-        !self.ended.load(Ordering::Acquire)
+        self.ended.load(Ordering::Acquire).then(|| self.end())
     }
 
-    /// After a read that brought bytes.
-    pub(super) fn after_read(&self, bytes: &[u8], socket: &SockRef<'_>) -> Passage {
-        if self.ended.load(Ordering::Acquire) {
+    /// How a read ends that brings nothing more, by the client's will or by this program's.
+    pub(super) fn end(&self) -> Passage {
+        if !lock(&self.filter).is_in_body() {
             return Passage::End;
+        }
+        match *lock(&self.offence) {
+            Some(Refusal::BodyTooLong) => Passage::Fail(libc::EMSGSIZE),
+            Some(Refusal::TooSlow) => Passage::Fail(libc::ETIMEDOUT),
+            _ => Passage::Fail(libc::ECONNABORTED),
+        }
+    }
+
+    /// After a read that brought bytes: what becomes of them, or `None` to read again.
+    pub(super) fn after_read(&self, bytes: &mut [u8], socket: &SockRef<'_>) -> Option<Passage> {
+        if self.ended.load(Ordering::Acquire) {
+            return Some(self.end());
         }
         let mut filter = lock(&self.filter);
         let was_idle = filter.is_idle();
         let progress = filter.feed(bytes);
-        let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
+        let (is_idle, in_body, is_over) = (filter.is_idle(), filter.is_in_body(), filter.is_over());
         drop(filter);
         self.passed.fetch_add(progress.heads, Ordering::Release);
         if let Some(refusal) = progress.refusal {
-            return self.offend(refusal, in_body, progress.pass, socket);
+            return Some(self.offend(refusal, in_body, progress.pass, socket));
+        }
+        if is_over {
+            // Whatever the library makes of the head, nothing behind the last request reaches it.
+            self.ended.store(true, Ordering::Release);
         }
         let mut since = lock(&self.since);
         if is_idle || was_idle || progress.heads > 0 {
             *since = Instant::now();
         } else if since.elapsed() > self.listener.policy.request_timeout {
             drop(since);
-            return self.time_out(in_body, socket);
+            return Some(self.time_out(in_body, socket));
         }
-        Passage::Pass(progress.pass)
+        match progress.pass {
+            0 if is_over => Some(Passage::End),
+            0 => None,
+            count => Some(Passage::Pass(count)),
+        }
     }
 
     /// After a read that timed out: what to say of it, or `None` to read again.
@@ -343,21 +400,23 @@ impl Connection {
         if in_body {
             // The request's handler answers for its body; a status from here would be a second answer.
             self.count(refusal);
+            *lock(&self.offence) = Some(refusal);
             self.ended.store(true, Ordering::Release);
         } else if pass > 0 {
             *lock(&self.offence) = Some(refusal);
         } else {
             self.refuse(refusal, socket);
         }
-        if pass > 0 { Passage::Pass(pass) } else { Passage::End }
+        if pass > 0 { Passage::Pass(pass) } else { self.end() }
     }
 
     fn time_out(&self, in_body: bool, socket: &SockRef<'_>) -> Passage {
         if in_body {
             // Whoever reads the body answers 408: the request's handler, or the library for a short one.
             self.count(Refusal::TooSlow);
+            *lock(&self.offence) = Some(Refusal::TooSlow);
             self.ended.store(true, Ordering::Release);
-            return Passage::TimedOut;
+            return self.end();
         }
         self.refuse(Refusal::TooSlow, socket);
         Passage::End
@@ -392,33 +451,4 @@ impl Connection {
     fn unanswered_here(&self) -> u64 {
         if self.listener.policy.answers_are_reported { self.unanswered() } else { 0 }
     }
-}
-
-/// A whole answer with a problem document, after which the connection ends.
-fn problem(status: u16, slug: &str, detail: &str, extra_fields: &str) -> String {
-    let title = tiny_http::StatusCode(status).default_reason_phrase();
-    let body = format!(
-        r#"{{"type":"urn:ingestor-consumo:problem:{slug}","title":"{title}","status":{status},"detail":"{detail}"}}"#
-    );
-    let date = httpdate::HttpDate::from(std::time::SystemTime::now());
-    format!(
-        "HTTP/1.1 {status} {title}\r\nDate: {date}\r\nServer: ingestor\r\nContent-Type: application/problem+json\r\n\
-         {extra_fields}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// Never blocks: a client whose buffer is full does not get to hear why.
-fn say_last(socket: &SockRef<'_>, text: &str) {
-    let _ = socket.send_with_flags(text.as_bytes(), DO_NOT_WAIT);
-    let _ = socket.shutdown(Shutdown::Write);
-}
-
-/// Reads and drops what the client still sends, until it closes, pauses or `limit` has passed.
-fn discard(socket: &SockRef<'_>, limit: Duration) {
-    let deadline = Instant::now() + limit;
-    let _ = socket.set_read_timeout(Some(LINGER));
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 16 << 10];
-    // Not `recv`: that is this program's own, which says end of file for a connection that has ended.
-    while socket.recv_from(&mut buffer).is_ok_and(|(count, _)| count > 0) && Instant::now() <= deadline {}
 }

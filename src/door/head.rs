@@ -3,13 +3,14 @@
 //! Stricter than RFC 9112 allows a server to be lenient, and where `tiny_http` would read a head in another way than a
 //! proxy before it, the head is refused: two readings of one length are how requests are smuggled.
 
+mod chunked;
+#[cfg(test)]
+mod tests;
+
+use self::chunked::Chunked;
+
 /// Header fields a request may have.
 const FIELDS_MAX: usize = 100;
-/// Bytes that the framing of one chunk may have: its size in hexadecimal and whatever extension follows it.
-const CHUNK_LINE_MAX: usize = 256;
-/// Bytes that the fields after the last chunk may have.
-const TRAILER_MAX: usize = 4096;
-
 /// What a connection may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -30,6 +31,8 @@ pub enum Refusal {
     Host,
     /// It asks for another protocol.
     Upgrade,
+    /// It expects something else than `100-continue`.
+    Expectation,
     /// The body would be longer than allowed.
     BodyTooLong,
     /// The head is longer or has more fields than allowed.
@@ -42,11 +45,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Malformed,
         Refusal::AmbiguousLength,
         Refusal::Host,
         Refusal::Upgrade,
+        Refusal::Expectation,
         Refusal::BodyTooLong,
         Refusal::HeadTooLong,
         Refusal::Version,
@@ -59,6 +63,7 @@ impl Refusal {
             Refusal::Malformed | Refusal::AmbiguousLength | Refusal::Host | Refusal::Upgrade => 400,
             Refusal::TooSlow => 408,
             Refusal::BodyTooLong => 413,
+            Refusal::Expectation => 417,
             Refusal::HeadTooLong => 431,
             Refusal::Version => 505,
         }
@@ -71,6 +76,7 @@ impl Refusal {
             Refusal::AmbiguousLength => "ambiguous-length",
             Refusal::Host => "host",
             Refusal::Upgrade => "upgrade",
+            Refusal::Expectation => "expectation",
             Refusal::BodyTooLong => "body-too-long",
             Refusal::HeadTooLong => "head-too-long",
             Refusal::Version => "version",
@@ -85,6 +91,7 @@ impl Refusal {
             Refusal::AmbiguousLength => "the body's length must be given once, as Content-Length or as chunked",
             Refusal::Host => "exactly one Host header is needed",
             Refusal::Upgrade => "no other protocol is spoken here",
+            Refusal::Expectation => "nothing but 100-continue can be expected here",
             Refusal::BodyTooLong => "the body is longer than allowed (MAX_BODY_BYTES)",
             Refusal::HeadTooLong => "the request's head is longer than allowed (MAX_HEADER_BYTES)",
             Refusal::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here",
@@ -96,7 +103,7 @@ impl Refusal {
 /// What the filter says of some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// So many of the bytes may pass.
+    /// So many of the bytes may pass. They now stand at the front: what is dropped was taken out from between them.
     pub pass: usize,
     /// Heads that were completed within them.
     pub heads: u64,
@@ -109,8 +116,19 @@ pub struct Progress {
 pub struct Filter {
     limits: Limits,
     state: State,
+    /// Bytes of the empty line before the next request that came so far: one is allowed, and dropped.
+    blank: usize,
     /// Whether the client wants the connection closed after the request that has begun.
     is_last: bool,
+}
+
+/// What is to become of the next bytes.
+struct Step {
+    count: usize,
+    /// Whether they pass. What `tiny_http` does not understand, and nobody needs, is dropped instead.
+    keep: bool,
+    /// Whether a head was completed.
+    head: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -120,29 +138,8 @@ enum State {
     /// So many bytes of a body are still to come.
     Length(u64),
     Chunked(Chunked),
-    /// The request was the connection's last: whatever follows is not read.
+    /// The request was the connection's last: nothing that follows passes, however `tiny_http` reads the head.
     Last,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Chunked {
-    part: ChunkPart,
-    /// Bytes of the current line so far.
-    line: usize,
-    size: u64,
-    /// Bytes of all chunks so far.
-    total: u64,
-    after_cr: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum ChunkPart {
-    #[default]
-    Size,
-    Extension,
-    Data,
-    DataEnd,
-    Trailer,
 }
 
 /// What follows a head.
@@ -156,12 +153,17 @@ enum Body {
 impl Filter {
     /// At the start of a connection.
     pub fn new(limits: Limits) -> Self {
-        Filter { limits, state: State::Head(Vec::new()), is_last: false }
+        Filter { limits, state: State::Head(Vec::new()), blank: 0, is_last: false }
     }
 
     /// Whether no request has begun that is not complete.
     pub fn is_idle(&self) -> bool {
         matches!(&self.state, State::Head(begun) if begun.is_empty()) || self.state == State::Last
+    }
+
+    /// Whether the connection's last request is complete.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Last
     }
 
     /// Whether the head of the request that has begun is complete, so that its handler answers for its body.
@@ -170,32 +172,17 @@ impl Filter {
     }
 
     /// Looks at the next bytes of the connection.
-    pub fn feed(&mut self, bytes: &[u8]) -> Progress {
+    pub fn feed(&mut self, bytes: &mut [u8]) -> Progress {
         let mut progress = Progress::default();
-        while progress.pass < bytes.len() {
-            let rest = &bytes[progress.pass..];
-            let step = match &mut self.state {
-                State::Head(_) => self.feed_head(rest),
-                State::Length(left) => {
-                    let count = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= count as u64;
-                    if *left == 0 {
-                        self.state = self.after_request();
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Last {
+            match self.step(&bytes[at..]) {
+                Ok(Step { count, keep, head }) => {
+                    if keep {
+                        bytes.copy_within(at..at + count, progress.pass);
+                        progress.pass += count;
                     }
-                    Ok((count, false))
-                }
-                State::Chunked(chunked) => {
-                    let step = chunked.feed(rest, self.limits.max_body_bytes);
-                    if let Ok((_, true)) = step {
-                        self.state = self.after_request();
-                    }
-                    step.map(|(count, _)| (count, false))
-                }
-                State::Last => Ok((rest.len(), false)),
-            };
-            match step {
-                Ok((count, head)) => {
-                    progress.pass += count;
+                    at += count;
                     progress.heads += u64::from(head);
                 }
                 Err(refusal) => {
@@ -207,14 +194,44 @@ impl Filter {
         progress
     }
 
-    fn after_request(&self) -> State {
-        if self.is_last { State::Last } else { State::Head(Vec::new()) }
+    fn step(&mut self, rest: &[u8]) -> Result<Step, Refusal> {
+        match &mut self.state {
+            State::Head(_) => self.feed_head(rest),
+            State::Length(left) => {
+                let count = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= count as u64;
+                if *left == 0 {
+                    self.next_request();
+                }
+                Ok(Step::keep(count))
+            }
+            State::Chunked(chunked) => {
+                let (step, complete) = chunked.feed(rest, self.limits.max_body_bytes)?;
+                if complete {
+                    self.next_request();
+                }
+                Ok(step)
+            }
+            State::Last => Ok(Step { count: rest.len(), keep: false, head: false }),
+        }
     }
 
-    /// Returns how many bytes belong to the head and whether it is complete.
-    fn feed_head(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
-        let State::Head(begun) = &mut self.state else { return Ok((0, false)) };
+    fn next_request(&mut self) {
+        self.blank = 0;
+        self.state = if self.is_last { State::Last } else { State::Head(Vec::new()) };
+    }
+
+    fn feed_head(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
+        let State::Head(begun) = &mut self.state else { return Ok(Step::keep(0)) };
         let seen = begun.len();
+        // RFC 9112, section 2.2: one empty line before a request is to be ignored.
+        if seen == 0 && b"\r\n".get(self.blank) == bytes.first() {
+            self.blank += 1;
+            return Ok(Step { count: 1, keep: false, head: false });
+        }
+        if self.blank == 1 {
+            return Err(Refusal::Malformed);
+        }
         let (head, end) = if seen == 0 {
             (bytes, end_of_head(bytes, 0))
         } else {
@@ -229,19 +246,25 @@ impl Filter {
             if seen == 0 {
                 begun.extend_from_slice(bytes);
             }
-            return Ok((bytes.len(), false));
+            return Ok(Step::keep(bytes.len()));
         };
         if end > self.limits.max_head_bytes {
             return Err(Refusal::HeadTooLong);
         }
         let (body, is_last) = read_head(&head[..end], self.limits.max_body_bytes)?;
         self.is_last = is_last;
-        self.state = match body {
-            Body::None | Body::Length(0) => self.after_request(),
-            Body::Length(length) => State::Length(length),
-            Body::Chunked => State::Chunked(Chunked::default()),
-        };
-        Ok((end - seen, true))
+        match body {
+            Body::None | Body::Length(0) => self.next_request(),
+            Body::Length(length) => self.state = State::Length(length),
+            Body::Chunked => self.state = State::Chunked(Chunked::default()),
+        }
+        Ok(Step { head: true, ..Step::keep(end - seen) })
+    }
+}
+
+impl Step {
+    fn keep(count: usize) -> Self {
+        Step { count, keep: true, head: false }
     }
 }
 
@@ -313,6 +336,7 @@ struct Fields<'a> {
     closes: bool,
     keeps_alive: bool,
     upgrades: bool,
+    expects_other: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -333,6 +357,8 @@ impl<'a> Fields<'a> {
             }
         } else if name.eq_ignore_ascii_case("host") {
             self.hosts += 1;
+        } else if name.eq_ignore_ascii_case("expect") {
+            self.expects_other |= !value.eq_ignore_ascii_case("100-continue");
         } else if name.eq_ignore_ascii_case("connection") {
             let has = |token: &str| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(token));
             self.closes |= has("close");
@@ -357,6 +383,9 @@ impl<'a> Fields<'a> {
             (None, Some(coding)) if is_1_1 && coding.eq_ignore_ascii_case("chunked") => Body::Chunked,
             _ => return Err(Refusal::AmbiguousLength),
         };
+        if self.expects_other {
+            return Err(Refusal::Expectation);
+        }
         Ok((body, is_last))
     }
 }
@@ -374,225 +403,4 @@ fn read_length(digits: &str, max_body_bytes: u64) -> Result<u64, Refusal> {
 /// RFC 9110, section 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-impl Chunked {
-    /// Returns how many bytes belong to the body and whether it is complete.
-    fn feed(&mut self, bytes: &[u8], max_body_bytes: u64) -> Result<(usize, bool), Refusal> {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.part == ChunkPart::Data {
-                let count = (bytes.len() - at).min(usize::try_from(self.size).unwrap_or(usize::MAX));
-                self.size -= count as u64;
-                at += count;
-                if self.size == 0 {
-                    self.next_line(ChunkPart::DataEnd);
-                }
-                continue;
-            }
-            let complete = self.feed_line(bytes[at], max_body_bytes)?;
-            at += 1;
-            if complete {
-                return Ok((at, true));
-            }
-        }
-        Ok((at, false))
-    }
-
-    /// One byte of the framing between the data; true after the last one of the body.
-    fn feed_line(&mut self, byte: u8, max_body_bytes: u64) -> Result<bool, Refusal> {
-        if self.after_cr {
-            return if byte == b'\n' { self.end_line(max_body_bytes) } else { Err(Refusal::Malformed) };
-        }
-        if byte == b'\r' {
-            self.after_cr = true;
-            return Ok(false);
-        }
-        self.line += 1;
-        let limit = if self.part == ChunkPart::Trailer { TRAILER_MAX } else { CHUNK_LINE_MAX };
-        if byte == b'\n' || self.line > limit || self.part == ChunkPart::DataEnd {
-            return Err(Refusal::Malformed);
-        }
-        match (self.part, (byte as char).to_digit(16)) {
-            (ChunkPart::Size, Some(digit)) => {
-                self.size = self.size.saturating_mul(16).saturating_add(u64::from(digit));
-            }
-            (ChunkPart::Size, None) if self.line > 1 && matches!(byte, b';' | b' ' | b'\t') => {
-                self.part = ChunkPart::Extension;
-            }
-            (ChunkPart::Size, None) => return Err(Refusal::Malformed),
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    fn end_line(&mut self, max_body_bytes: u64) -> Result<bool, Refusal> {
-        match self.part {
-            ChunkPart::Size | ChunkPart::Extension if self.line == 0 => return Err(Refusal::Malformed),
-            ChunkPart::Size | ChunkPart::Extension => {
-                self.total = self.total.saturating_add(self.size);
-                if self.total > max_body_bytes {
-                    return Err(Refusal::BodyTooLong);
-                }
-                self.next_line(if self.size == 0 { ChunkPart::Trailer } else { ChunkPart::Data });
-            }
-            ChunkPart::DataEnd | ChunkPart::Data => self.next_line(ChunkPart::Size),
-            ChunkPart::Trailer if self.line == 0 => return Ok(true),
-            ChunkPart::Trailer => self.next_line(ChunkPart::Trailer),
-        }
-        Ok(false)
-    }
-
-    fn next_line(&mut self, part: ChunkPart) {
-        self.part = part;
-        self.line = 0;
-        self.after_cr = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LIMITS: Limits = Limits { max_head_bytes: 512, max_body_bytes: 1000 };
-    const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-
-    fn with(fields: &str) -> String {
-        format!("POST /ingest HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
-    }
-
-    /// Feeds the bytes cut at every position: the verdict must not depend on where they are cut.
-    fn check(request: &str, heads: u64, refusal: Option<Refusal>) {
-        let bytes = request.as_bytes();
-        for cut in 0..=bytes.len() {
-            let mut filter = Filter::new(LIMITS);
-            let first = filter.feed(&bytes[..cut]);
-            let second = if first.refusal.is_none() { filter.feed(&bytes[cut..]) } else { Progress::default() };
-            assert_eq!(first.refusal.or(second.refusal), refusal, "{request:?} cut at {cut}");
-            assert_eq!(first.heads + second.heads, heads, "{request:?} cut at {cut}");
-            if refusal.is_none() {
-                assert_eq!(first.pass + second.pass, bytes.len(), "{request:?} cut at {cut}");
-            }
-        }
-    }
-
-    #[test]
-    fn good_requests_pass() {
-        check(GET, 1, None);
-        check(&format!("{GET}{GET}{GET}"), 3, None);
-        check(&format!("{}hello{GET}", with("Content-Length: 5\r\n")), 2, None);
-        check(&format!("{}3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n{GET}", with("transfer-encoding: Chunked\r\n")), 2, None);
-        check(&format!("{}0\r\nA: b\r\n\r\n{GET}", with("Transfer-Encoding: chunked\r\n")), 2, None);
-        check("GET / HTTP/1.0\r\n\r\n", 1, None);
-        check("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", 2, None);
-        check("OPTIONS * HTTP/1.1\r\nhost:h\r\nX:\t y \r\n\r\n", 1, None);
-    }
-
-    #[test]
-    fn what_follows_the_last_request_is_not_looked_at() {
-        check(&format!("{}\u{0}\n\n", with("Connection: close\r\n")), 1, None);
-        check(&format!("{}hello\n\n", with("Connection: close\r\nContent-Length: 5\r\n")), 1, None);
-    }
-
-    #[test]
-    fn ambiguous_lengths_are_refused() {
-        for fields in [
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            "Content-Length: 5\r\ncontent-length: 6\r\n",
-            "Content-Length: 5, 5\r\n",
-            "Content-Length: +5\r\n",
-            "Content-Length: -5\r\n",
-            "Content-Length: 0x5\r\n",
-            "Content-Length: \r\n",
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: gzip, chunked\r\n",
-            "Transfer-Encoding: xchunked\r\n",
-        ] {
-            check(&with(fields), 0, Some(Refusal::AmbiguousLength));
-        }
-        check("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 0, Some(Refusal::AmbiguousLength));
-    }
-
-    #[test]
-    fn malformed_heads_are_refused() {
-        for request in [
-            "GET / HTTP/1.1\nHost: h\n\n",
-            "GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\rX: y\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost : h\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\u{0}\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: hé\r\n\r\n",
-            "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /\r\nHost: h\r\n\r\n",
-            "G\u{7f}T / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "\u{16}\u{3}\u{1}",
-        ] {
-            check(request, 0, Some(Refusal::Malformed));
-        }
-    }
-
-    #[test]
-    fn other_refusals() {
-        check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, Some(Refusal::Version));
-        check("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 0, Some(Refusal::Version));
-        check("GET / HTTP/0.9\r\nHost: h\r\n\r\n", 0, Some(Refusal::Version));
-        check("GET / HTTP/1.1\r\n\r\n", 0, Some(Refusal::Host));
-        check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 0, Some(Refusal::Host));
-        check(&with("Connection: Upgrade\r\nUpgrade: websocket\r\n"), 0, Some(Refusal::Upgrade));
-        check(&with("Content-Length: 1001\r\n"), 0, Some(Refusal::BodyTooLong));
-        check(&with("Content-Length: 1000000000000000\r\n"), 0, Some(Refusal::BodyTooLong));
-        check(&with("Content-Length: 99999999999999999999999\r\n"), 0, Some(Refusal::BodyTooLong));
-        check(&with(&format!("X: {}\r\n", "y".repeat(512))), 0, Some(Refusal::HeadTooLong));
-        check(&format!("GET /{}", "a".repeat(600)), 0, Some(Refusal::HeadTooLong));
-        let many = "a:\r\n".repeat(FIELDS_MAX + 1);
-        let mut filter = Filter::new(Limits { max_head_bytes: 10_000, ..LIMITS });
-        assert_eq!(filter.feed(with(&many).as_bytes()).refusal, Some(Refusal::HeadTooLong));
-    }
-
-    #[test]
-    fn broken_or_endless_chunks_are_refused() {
-        let head = with("Transfer-Encoding: chunked\r\n");
-        for body in ["x\r\n", "\r\n", "3\r\nabcd\r\n", "3\nabc", "3\r\nabc\rX", "-3\r\n", " 3\r\n"] {
-            check(&format!("{head}{body}"), 1, Some(Refusal::Malformed));
-        }
-        check(&format!("{head}{};{}\r\n", 3, "x".repeat(300)), 1, Some(Refusal::Malformed));
-        check(&format!("{head}3E9\r\n"), 1, Some(Refusal::BodyTooLong));
-        check(&format!("{head}ffffffffffffffffffff\r\n"), 1, Some(Refusal::BodyTooLong));
-        check(&format!("{head}0\r\n{}", "x".repeat(5000)), 1, Some(Refusal::Malformed));
-    }
-
-    #[test]
-    fn only_what_comes_before_the_offence_passes() {
-        let mut filter = Filter::new(LIMITS);
-        let bytes = format!("{GET}GET / HTTP/9.9\r\n\r\n");
-        let expected = Progress { pass: GET.len(), heads: 1, refusal: Some(Refusal::Version) };
-        assert_eq!(filter.feed(bytes.as_bytes()), expected);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_judged_the_same_however_they_are_cut(
-            bytes in prop::collection::vec(prop::sample::select(&b"GET / HTP1.0:\r\n;Content-Lgh5aTrsfEcodiuk"[..]), 0..400),
-            cuts in prop::collection::vec(1usize..40, 1..40),
-        ) {
-            let whole = Filter::new(LIMITS).feed(&bytes);
-            let (mut filter, mut at, mut heads, mut refusal) = (Filter::new(LIMITS), 0, 0, None);
-            for cut in cuts.iter().cycle() {
-                if at == bytes.len() || refusal.is_some() { break }
-                let end = (at + cut).min(bytes.len());
-                let progress = filter.feed(&bytes[at..end]);
-                prop_assert!(progress.pass <= end - at);
-                prop_assert!(progress.refusal.is_some() || progress.pass == end - at);
-                (at, heads, refusal) = (end, heads + progress.heads, progress.refusal);
-            }
-            prop_assert_eq!(heads, whole.heads);
-            prop_assert_eq!(refusal.is_some(), whole.refusal.is_some());
-        }
-    }
 }

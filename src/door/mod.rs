@@ -8,6 +8,7 @@
 //!
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
 //! - `connection` knows the guarded sockets and when one has to end.
+//! - `farewell` says why to those that are refused.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
 //! Elsewhere than on Linux nothing of this is compiled in, and [`guard`] says so.
@@ -16,6 +17,8 @@ pub mod head;
 
 #[cfg(target_os = "linux")]
 mod connection;
+#[cfg(target_os = "linux")]
+mod farewell;
 #[cfg(target_os = "linux")]
 mod symbols;
 

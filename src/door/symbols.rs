@@ -119,18 +119,24 @@ pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: si
     // SAFETY: the caller holds the descriptor open for the length of this call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let socket = SockRef::from(&borrowed);
-    if !connection.before_read(&socket, || unsent_bytes(descriptor)) {
-        return 0;
+    if let Some(passage) = connection.before_read(&socket, || unsent_bytes(descriptor)) {
+        return said(passage);
     }
     loop {
         // SAFETY: the caller's own arguments, passed on unchanged.
         let count = unsafe { plain_recv(descriptor, buffer, length, flags) };
         if count > 0 {
             // SAFETY: the kernel has written so many bytes, at most `length`, into the caller's buffer.
-            let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), count as usize) };
-            return said(connection.after_read(bytes, &socket));
+            let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), count as usize) };
+            match connection.after_read(bytes, &socket) {
+                Some(passage) => return said(passage),
+                None => continue,
+            }
         }
-        let timed_out = count < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
+        if count == 0 {
+            return said(connection.end());
+        }
+        let timed_out = io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
         if !timed_out {
             return count;
         }
@@ -145,7 +151,7 @@ fn said(passage: Passage) -> ssize_t {
     match passage {
         Passage::Pass(count) => count as ssize_t,
         Passage::End => 0,
-        Passage::TimedOut => fail(&io::Error::from_raw_os_error(libc::ETIMEDOUT)) as ssize_t,
+        Passage::Fail(error) => fail(&io::Error::from_raw_os_error(error)) as ssize_t,
     }
 }
 

@@ -35,7 +35,13 @@ pub struct PendingAnswer {
 impl Acknowledge for PendingAnswer {
     fn acknowledge(self, receipt: Receipt) {
         let PendingAnswer { exchange, indices, errors, list, lenient, advice, interval } = self;
-        exchange.reply(Answer { receipt, indices, errors, list, lenient, advice, interval }.reply());
+        let reply = Answer { receipt, indices, errors, list, lenient, advice, interval }.reply();
+        // A worker must not wait for a client that reads a long answer slowly.
+        if reply.is_short() {
+            exchange.reply(reply);
+        } else {
+            exchange.reply_from_pool(reply);
+        }
     }
 }
 
@@ -74,13 +80,13 @@ impl Answer {
             (false, 0) => {
                 let detail = "the pulses named here would add aggregates beyond the tenant's limit in this window \
                               (TENANT_CARDINALITY_MAX); they were not stored";
-                let reply = Reply::invalid(429, "tenant-full", detail, &errors, counts_in_list);
+                let reply = Reply::invalid(429, "tenant-full", detail, &errors, 0, counts_in_list);
                 reply.retry_after(seconds_to_next_window(Timestamp::now(), self.interval))
             }
             (false, _) => {
                 let detail =
                     "the pulses named here have an id that was used before with other content; they were not stored";
-                Reply::invalid(422, "pulse-id-conflict", detail, &errors, counts_in_list)
+                Reply::invalid(422, "pulse-id-conflict", detail, &errors, 0, counts_in_list)
             }
         }
     }

@@ -10,6 +10,10 @@ use crate::pulse::Pulse;
 
 pub use crate::intake::json::FieldError;
 
+/// Mistakes of one request that are kept; of further ones only the number is. A body of eight million bytes can hold four
+/// million of them, which must not become hundreds of millions of bytes here and in the answer.
+const ERRORS_KEPT_MAX: usize = 10_000;
+
 /// How pulses stand in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
@@ -26,8 +30,10 @@ pub struct Parsed {
     pub pulses: Vec<Pulse>,
     /// The index in the request of each valid one; empty if it is its place in `pulses`.
     pub indices: Vec<u32>,
-    /// Everything that is wrong, in order.
+    /// Everything that is wrong, in order, up to [`ERRORS_KEPT_MAX`].
     pub errors: Vec<ItemError>,
+    /// How many mistakes there are beyond those.
+    pub errors_omitted: usize,
     /// How many pulses the request had, valid or not.
     pub total: usize,
     /// Whether it was a list rather than one object.
@@ -112,7 +118,11 @@ impl Parsed {
                 }
                 self.pulses.push(pulse);
             }
-            Err(errors) => self.errors.extend(errors.into_iter().map(|error| ItemError { index, error })),
+            Err(errors) => {
+                let kept = errors.len().min(ERRORS_KEPT_MAX - self.errors.len());
+                self.errors_omitted += errors.len() - kept;
+                self.errors.extend(errors.into_iter().take(kept).map(|error| ItemError { index, error }));
+            }
         }
     }
 
@@ -125,7 +135,9 @@ impl Parsed {
         let index_of = |position: usize| Parsed::index_of(&self.indices, position);
         let error =
             |&position| ItemError { index: index_of(position), error: FieldError { field, detail: detail.to_owned() } };
-        self.errors.extend(positions.iter().map(error));
+        let kept = positions.len().min(ERRORS_KEPT_MAX.saturating_sub(self.errors.len()));
+        self.errors_omitted += positions.len() - kept;
+        self.errors.extend(positions[..kept].iter().map(error));
         self.errors.sort_by_key(|item| item.index);
         let kept = (0..self.pulses.len()).filter(|&position| !refused(position));
         self.indices = kept.map(|position| index_of(position) as u32).collect();
@@ -268,6 +280,15 @@ mod tests {
         }
         assert!(parse(b"{\"tenant_id\":\"\xff\"}", BodyFormat::Json, None).is_err());
         assert!(json(r#"{"tenant_id":"\ud800"}"#).is_err());
+    }
+
+    #[test]
+    fn mistakes_beyond_a_limit_are_only_counted() {
+        let parsed = json(&format!("[{}1]", "0,".repeat(ERRORS_KEPT_MAX + 4))).unwrap();
+        assert_eq!((parsed.errors.len(), parsed.errors_omitted), (ERRORS_KEPT_MAX, 5));
+        assert_eq!(parsed.total, ERRORS_KEPT_MAX + 5);
+        let repeated = one_with(r#""use_unit":"KB","#.repeat(1000).trim_end_matches(','));
+        assert_eq!(errors(&repeated), [(0, "use_unit"), (0, "used_amount")]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -28,10 +29,21 @@ const BUFFERED_BODY_MAX: usize = 1024;
 /// A request that must be answered, and the right to do so now.
 pub struct Exchange {
     request: Request,
-    body_read: bool,
+    body: BodyState,
     started: Instant,
     // Declared last: the turn passes on only after the request is gone.
     turn: Turn,
+}
+
+/// How far a request's body was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    /// Perhaps in part.
+    Unread,
+    /// To its end.
+    Read,
+    /// Reading it failed: where the next request would begin is not known.
+    Lost,
 }
 
 /// What a pool thread does.
@@ -185,7 +197,7 @@ impl Drop for Turn {
 
 impl Exchange {
     fn new(request: Request, turn: Turn) -> Self {
-        Exchange { request, body_read: false, started: Instant::now(), turn }
+        Exchange { request, body: BodyState::Unread, started: Instant::now(), turn }
     }
 
     /// The request's head.
@@ -238,9 +250,11 @@ impl Exchange {
             match self.request.as_reader().read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => body.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => return Err(BodyError::TooSlow),
-                Err(_) => return Err(BodyError::Broken),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.body = BodyState::Lost;
+                    return Err(BodyError::of(&error));
+                }
             }
             if body.len() as u64 > max_bytes {
                 return Err(BodyError::TooLong);
@@ -250,32 +264,46 @@ impl Exchange {
             }
         }
         if (body.len() as u64) < announced {
+            self.body = BodyState::Lost;
             return Err(BodyError::Broken);
         }
-        self.body_read = true;
+        self.body = BodyState::Read;
         Ok(body)
     }
 
+    /// Whether all of the body is read, or nothing of it was sent or will be. What is left of it is read and dropped
+    /// here: the library would take what is left of a chunked body for the next request, with a length of its own that
+    /// no one has checked. The door bounds how long this may take.
+    fn finish_body(&mut self) -> bool {
+        let length = self.request.body_length();
+        match self.body {
+            BodyState::Read => true,
+            BodyState::Lost => false,
+            BodyState::Unread if length == Some(0) => true,
+            BodyState::Unread if length.is_none() && self.header("Transfer-Encoding").is_none() => true,
+            // The client waits for a word before it sends its body; the answer is that word, and the body never comes.
+            BodyState::Unread if length.is_some() && self.header("Expect").is_some() => false,
+            BodyState::Unread => std::io::copy(self.request.as_reader(), &mut std::io::sink()).is_ok(),
+        }
+    }
+
     /// Answers. A client that is gone is no error: whatever it sent is stored or not, as the answer would have said.
-    pub fn reply(self, reply: Reply) {
+    pub fn reply(mut self, reply: Reply) {
+        let is_whole = self.finish_body();
         let is_ingest = self.is_ingest();
-        let Exchange { request, body_read, started, turn } = self;
+        let Exchange { request, started, turn, .. } = self;
         turn.turns.metrics.count_request(reply.status);
         if is_ingest {
             turn.turns.metrics.observe_request(started.elapsed());
         }
-        let has_length = request.body_length().is_some();
-        let no_body = request.body_length() == Some(0) || (!has_length && !is_chunked(&request));
-        let written = if body_read || no_body {
-            reply.write(request)
-        } else {
-            // The library drops what is left of a body with a length, but takes the rest of a chunked one for the
-            // next request.
-            turn.connection.iter().filter(|_| !has_length).for_each(|client| turn.turns.door.hang_up(client));
-            reply.write_before_body(request)
-        };
-        if let Err(error) = written {
+        let reply = if is_whole { reply } else { reply.closing() };
+        let hang_up = || turn.connection.iter().for_each(|client| turn.turns.door.hang_up(client));
+        if reply.closes() {
+            hang_up();
+        }
+        if let Err(error) = reply.write(request) {
             log::debug!("an answer was not taken by its client: {error}");
+            hang_up();
         }
         drop(turn);
     }
@@ -300,12 +328,15 @@ fn path(url: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or(path)
 }
 
-fn is_chunked(request: &Request) -> bool {
-    request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"))
-}
-
-fn is_timeout(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+impl BodyError {
+    fn of(error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => BodyError::TooSlow,
+            // What the door says of a chunked body that goes on beyond its limit.
+            _ if error.raw_os_error() == Some(libc::EMSGSIZE) => BodyError::TooLong,
+            _ => BodyError::Broken,
+        }
+    }
 }
 
 /// How long a write to a client may make no progress.

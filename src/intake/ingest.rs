@@ -48,7 +48,7 @@ pub fn accept(intake: &Arc<Intake>, mut exchange: Exchange) -> Result<(), (Excha
 
 /// 503 for requests that come during a drain.
 pub fn draining() -> Reply {
-    Reply::unavailable("draining", &format!("this instance is shutting down; {RETRY_IS_SAFE}"))
+    Reply::unavailable("draining", &format!("this instance is shutting down; {RETRY_IS_SAFE}")).closing()
 }
 
 /// The pulses of a request that go on to the queue.
@@ -106,6 +106,8 @@ fn keep_allowed(intake: &Intake, mut parsed: Parsed, grant: Option<&Grant>, leni
         let detail = "is required by this API key, unless the request has an Idempotency-Key";
         invalid += parsed.refuse_if(|pulse| grant.misses_id(pulse), "pulse_id", detail);
     }
+    // A lenient answer names every pulse that was not stored; one that can't is no answer.
+    let lenient = lenient && parsed.errors_omitted == 0;
     let (status, slug, why) = match (invalid, forbidden) {
         (0, 0) => return Ok(parsed),
         (_, 0) => (422, "invalid-pulse", TurnedAway::Invalid),
@@ -117,7 +119,12 @@ fn keep_allowed(intake: &Intake, mut parsed: Parsed, grant: Option<&Grant>, leni
         return Ok(parsed);
     }
     intake.metrics.count_turned_away(why, parsed.total);
-    Err(Reply::invalid(status, slug, "nothing of this request was stored", &parsed.errors, None))
+    let detail = if parsed.errors_omitted == 0 {
+        "nothing of this request was stored"
+    } else {
+        "nothing of this request was stored: there are more mistakes than an answer could name"
+    };
+    Err(Reply::invalid(status, slug, detail, &parsed.errors, parsed.errors_omitted, None))
 }
 
 /// What its tenants may still send. Anything more refuses the whole request, unless it is lenient. What is taken here
@@ -134,12 +141,19 @@ fn keep_within_limit(
     let refused = if lenient { excess.positions.len() } else { parsed.total };
     intake.metrics.count_turned_away(TurnedAway::RateLimited, refused);
     parsed.refuse(&excess.positions, "tenant_id", "sends more pulses a second than it may");
-    if lenient {
+    if lenient && parsed.errors_omitted == 0 {
         return Ok(Admitted { parsed, lenient, advice: Some(excess.advice) });
     }
     let detail =
         format!("a tenant named here sends more pulses a second than it may (TENANT_RATE_LIMIT); {RETRY_IS_SAFE}");
-    Err(excess.advice.give(Reply::invalid(429, "tenant-rate-limit", &detail, &parsed.errors, None)))
+    Err(excess.advice.give(Reply::invalid(
+        429,
+        "tenant-rate-limit",
+        &detail,
+        &parsed.errors,
+        parsed.errors_omitted,
+        None,
+    )))
 }
 
 fn body_format(exchange: &Exchange) -> Result<BodyFormat, Reply> {

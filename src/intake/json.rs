@@ -149,8 +149,10 @@ impl<'de, T: ReadValue<'de>> Slot<T> {
     ) -> Result<(), A::Error> {
         if !matches!(self, Slot::Absent) {
             map.next_value::<IgnoredAny>()?;
-            errors.push(FieldError { field, detail: "must be given once".to_owned() });
-            *self = Slot::Refused;
+            // Said once, however often it is repeated.
+            if !matches!(std::mem::replace(self, Slot::Refused), Slot::Refused) {
+                errors.push(FieldError { field, detail: "must be given once".to_owned() });
+            }
             return Ok(());
         }
         *self = T::read(map)?;

@@ -66,7 +66,8 @@ impl Bound {
         let (server, stopping) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
         let turns = Turns::new(routes.intake.metrics.clone(), door);
         let (intake, takes_pulses) = (routes.intake.clone(), routes.face.takes_pulses());
-        turns.set_pool(Pool::new(move |job| routes.run_job(job)));
+        // A connection has one job at a time: with a thread for each, slow ones hold up nobody, not even the probes.
+        turns.set_pool(Pool::new(routes.intake.settings.max_connections, move |job| routes.run_job(job)));
         let accept_loop = {
             let (turns, server, stopping) = (turns.clone(), server.clone(), stopping.clone());
             threads::spawn(name, move || accept_loop(&intake, takes_pulses, &turns, &server, &stopping))

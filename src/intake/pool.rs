@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
 
-/// More threads than this are not started; further jobs wait. A client can have one job at a time, so the number of
-/// connections bounds the jobs that wait.
-const THREADS_MAX: usize = 1024;
 /// A thread without a job for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -25,15 +22,16 @@ struct Shared<J> {
     handed_off: Receiver<J>,
     overflowed: Receiver<J>,
     threads: AtomicUsize,
+    threads_max: usize,
     run: Box<dyn Fn(J) + Send + Sync>,
 }
 
 impl<J: Send + 'static> Pool<J> {
-    /// A pool without threads yet; each job is given to `run`.
-    pub fn new(run: impl Fn(J) + Send + Sync + 'static) -> Self {
+    /// A pool without threads yet; each job is given to `run`. With `threads_max` threads busy, further jobs wait.
+    pub fn new(threads_max: usize, run: impl Fn(J) + Send + Sync + 'static) -> Self {
         let (handoff, handed_off) = bounded(0);
         let (overflow, overflowed) = unbounded();
-        let shared = Shared { handed_off, overflowed, threads: AtomicUsize::new(0), run: Box::new(run) };
+        let shared = Shared { handed_off, overflowed, threads: AtomicUsize::new(0), threads_max, run: Box::new(run) };
         Pool { handoff, overflow, shared: Arc::new(shared) }
     }
 
@@ -48,7 +46,7 @@ impl<J: Send + 'static> Pool<J> {
     }
 
     fn start_thread(&self) {
-        if self.shared.threads.fetch_add(1, Ordering::AcqRel) < THREADS_MAX {
+        if self.shared.threads.fetch_add(1, Ordering::AcqRel) < self.shared.threads_max {
             let shared = self.shared.clone();
             let started = std::thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
             let Err(error) = started else { return };
@@ -59,6 +57,8 @@ impl<J: Send + 'static> Pool<J> {
 }
 
 fn work<J>(shared: &Shared<J>) {
+    // Also after a panic: threads that are gone must not be counted for ever.
+    let _counted = Counted(&shared.threads);
     loop {
         let job = select! {
             recv(shared.overflowed) -> job => job,
@@ -68,7 +68,15 @@ fn work<J>(shared: &Shared<J>) {
         let Ok(job) = job else { break };
         (shared.run)(job);
     }
-    shared.threads.fetch_sub(1, Ordering::AcqRel);
+}
+
+/// A thread that counts until it ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +89,7 @@ mod tests {
         // All of them must run at once to pass the barrier.
         let barrier = Arc::new(Barrier::new(20));
         let (done, finished) = mpsc::channel();
-        let pool = Pool::new(move |job: usize| {
+        let pool = Pool::new(20, move |job: usize| {
             barrier.wait();
             done.send(job).unwrap();
         });
@@ -92,9 +100,25 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_panics_leaves_its_place_to_others() {
+        let (done, finished) = mpsc::channel();
+        let pool = Pool::new(1, move |job: usize| {
+            assert!(job > 2, "this test's own panic");
+            done.send(job).unwrap();
+        });
+        for job in 0..4 {
+            pool.submit(job);
+            while pool.shared.threads.load(Ordering::Acquire) > 0 && job < 3 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(finished.recv(), Ok(3));
+    }
+
+    #[test]
     fn threads_are_used_again() {
         let (done, finished) = mpsc::channel();
-        let pool = Pool::new(move |_: usize| done.send(std::thread::current().id()).unwrap());
+        let pool = Pool::new(100, move |_: usize| done.send(std::thread::current().id()).unwrap());
         let mut ids = std::collections::HashSet::new();
         for job in 0..100 {
             pool.submit(job);

@@ -1,10 +1,10 @@
 //! Answers: what they say, and their bytes on the wire.
 
-use std::io::{self, Cursor, Write};
-use std::time::SystemTime;
+use std::io::{self, Write};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use tiny_http::{Header, Method, Request, Response, StatusCode};
+use tiny_http::{Method, Request, StatusCode};
 
 use crate::intake::body::ItemError;
 
@@ -12,6 +12,10 @@ use crate::intake::body::ItemError;
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 /// How many mistakes a strict refusal names; a list of ten thousand bad pulses is not worth a megabyte of answer.
 const ERRORS_MAX: usize = 100;
+/// Bytes of a body that are sent without a second thought.
+const SHORT_BYTES: usize = 4 << 10;
+/// How long writing one answer may take.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// An answer, complete before its first byte is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub struct Reply {
     body: Vec<u8>,
     retry_after_seconds: Option<u32>,
     more: Vec<(&'static str, String)>,
+    closes: bool,
 }
 
 /// The members of a problem document, `application/problem+json` (RFC 9457).
@@ -89,7 +94,8 @@ impl<'a> ErrorMember<'a> {
 impl Reply {
     /// 204: stored.
     pub fn stored() -> Self {
-        Reply { status: 204, content_type: "", body: Vec::new(), retry_after_seconds: None, more: Vec::new() }
+        let (content_type, body, more) = ("", Vec::new(), Vec::new());
+        Reply { status: 204, content_type, body, retry_after_seconds: None, more, closes: false }
     }
 
     /// A document with this type and body.
@@ -114,12 +120,19 @@ impl Reply {
         Self::problem_with(status, slug, detail, Problem::default())
     }
 
-    /// A refusal that names what is wrong with which pulse.
-    pub fn invalid(status: u16, slug: &str, detail: &str, errors: &[ItemError], counts: Option<Counts>) -> Self {
+    /// A refusal that names what is wrong with which pulse; `omitted` mistakes are not among `errors`.
+    pub fn invalid(
+        status: u16,
+        slug: &str,
+        detail: &str,
+        errors: &[ItemError],
+        omitted: usize,
+        counts: Option<Counts>,
+    ) -> Self {
         let named = &errors[..errors.len().min(ERRORS_MAX)];
         let members = Problem {
             errors: ErrorMember::all(named),
-            errors_omitted: errors.len() - named.len(),
+            errors_omitted: errors.len() - named.len() + omitted,
             counts,
             ..Problem::default()
         };
@@ -146,6 +159,21 @@ impl Reply {
     /// Adds `Retry-After`.
     pub fn retry_after(self, seconds: u32) -> Self {
         Reply { retry_after_seconds: Some(seconds), ..self }
+    }
+
+    /// Ends the connection with this answer.
+    pub fn closing(self) -> Self {
+        Reply { closes: true, ..self }
+    }
+
+    /// Whether the connection ends with it.
+    pub fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// Whether it fits any client's buffer, so that writing it does not block.
+    pub fn is_short(&self) -> bool {
+        self.body.len() <= SHORT_BYTES
     }
 
     /// Adds a header.
@@ -183,10 +211,13 @@ impl Reply {
         headers
     }
 
-    /// Writes the answer to a request whose body was read to its end.
+    /// Writes the answer.
+    ///
+    /// # Errors
+    /// The client is gone, or takes it too slowly.
     pub fn write(self, request: Request) -> io::Result<()> {
         let is_head = *request.method() == Method::Head;
-        let connection = connection_header(&request);
+        let connection = if self.closes { Some("close") } else { connection_header(&request) };
         let mut bytes = Vec::with_capacity(256 + self.body.len());
         let title = StatusCode(self.status).default_reason_phrase();
         let date = httpdate::HttpDate::from(SystemTime::now());
@@ -205,25 +236,34 @@ impl Reply {
         if !is_head {
             bytes.extend_from_slice(&self.body);
         }
-        let mut writer = request.into_writer();
-        writer.write_all(&bytes)?;
-        writer.flush()
+        write_in_time(&mut *request.into_writer(), &bytes)
     }
+}
 
-    /// Writes the answer to a request whose body was not read; `tiny_http` then reads and drops the rest of it.
-    pub fn write_before_body(self, request: Request) -> io::Result<()> {
-        let length = self.body.len();
-        let header = |(name, value): (&str, String)| Header::from_bytes(name, value).ok();
-        let headers = self.headers().into_iter().filter_map(header).collect();
-        let response = Response::new(StatusCode(self.status), headers, Cursor::new(self.body), Some(length), None);
-        request.respond(response.with_chunked_threshold(usize::MAX))
+/// A client that takes a few bytes now and then never times out a single write, only the whole answer.
+fn write_in_time(writer: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    let deadline = Instant::now() + WRITE_MAX;
+    while !bytes.is_empty() {
+        match writer.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if !bytes.is_empty() && Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
+    writer.flush()
 }
 
 /// What the connection's fate is, where the protocol's version leaves a doubt (RFC 9112, section 9.3).
 fn connection_header(request: &Request) -> Option<&'static str> {
-    let asked = request.headers().iter().find(|header| header.field.equiv("Connection"));
-    let asks_for = |what: &str| asked.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains(what));
+    let options = || {
+        let fields = request.headers().iter().filter(|header| header.field.equiv("Connection"));
+        fields.flat_map(|header| header.value.as_str().split(',')).map(str::trim)
+    };
+    let asks_for = |what: &str| options().any(|option| option.eq_ignore_ascii_case(what));
     let is_1_0 = *request.http_version() < tiny_http::HTTPVersion(1, 1);
     match (is_1_0, asks_for("close"), asks_for("keep-alive")) {
         (_, true, _) | (true, _, false) => Some("close"),
@@ -267,9 +307,9 @@ mod tests {
         let error =
             |index| ItemError { index, error: FieldError { field: "use_unit", detail: "is required".to_owned() } };
         let errors: Vec<ItemError> = (0..150).map(error).collect();
-        let reply = Reply::invalid(422, "invalid-pulse", "nothing was stored", &errors, None);
+        let reply = Reply::invalid(422, "invalid-pulse", "nothing was stored", &errors, 3, None);
         assert!(text(&reply).contains(r#"{"index":99,"field":"use_unit","detail":"is required"}"#));
-        assert!(text(&reply).contains(r#""errors_omitted":50"#));
+        assert!(text(&reply).contains(r#""errors_omitted":53"#));
     }
 
     #[test]
