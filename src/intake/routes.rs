@@ -119,7 +119,7 @@ impl Routes {
 
 fn readiness(intake: &Intake) -> Reply {
     if intake.draining.load(Ordering::Acquire) {
-        return Reply::unavailable("draining", "this instance is shutting down").closing();
+        return Reply::unavailable("draining", "this instance is shutting down");
     }
     match intake.store.ready() {
         Ok(()) => Reply::document(200, TEXT, "ready\n"),
