@@ -343,7 +343,8 @@ impl Connection {
         if !lock(&self.filter).is_in_body() {
             return Passage::End;
         }
-        match *lock(&self.offence) {
+        // Said once, to the one who reads the body: the library would answer 408 once more.
+        match lock(&self.offence).take() {
             Some(Refusal::BodyTooLong) => Passage::Fail(libc::EMSGSIZE),
             Some(Refusal::TooSlow) => Passage::Fail(libc::ETIMEDOUT),
             _ => Passage::Fail(libc::ECONNABORTED),

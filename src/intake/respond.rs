@@ -98,6 +98,11 @@ impl Reply {
         Reply { status: 204, content_type, body, retry_after_seconds: None, more, closes: false }
     }
 
+    /// 204: what may be asked of the server.
+    pub fn allowed(methods: &'static str) -> Self {
+        Reply::stored().with_header("Allow", methods.to_owned())
+    }
+
     /// A document with this type and body.
     pub fn document(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Reply { content_type, body: body.into(), status, ..Reply::stored() }

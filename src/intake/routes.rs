@@ -68,6 +68,9 @@ impl Routes {
         let method = exchange.request().method().clone();
         let reads = matches!(method, Method::Get | Method::Head);
         let reply = match exchange.path() {
+            // The server as a whole, and no place to go on to from here (RFC 9110, sections 9.3.7 and 9.3.6).
+            "*" if method == Method::Options => Reply::allowed("GET, HEAD, POST"),
+            _ if method == Method::Connect => Reply::method_not_allowed("GET, HEAD, POST"),
             path if !self.face.has(path) => Reply::problem(404, "not-found", &format!("there is nothing at {path}")),
             "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
             "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),

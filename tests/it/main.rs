@@ -10,6 +10,12 @@ mod keys;
 mod ingest;
 // HTTP: framing, methods, paths, connections.
 mod protocol;
+// HTTP/1.1 by the letter of RFC 9112 and RFC 9110.
+mod conformance;
+// Bodies that are no pulses, and some that are.
+mod corpus;
+// Clients that mean harm, and what they change for the others.
+mod hostile;
 // More than the queue or the store can take.
 mod overload;
 // From the first pulse to the receiver's last digit.

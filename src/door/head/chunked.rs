@@ -51,10 +51,12 @@ impl Chunked {
                     let complete = self.feed_line(bytes[0], max_body_bytes)?;
                     return Ok((Step { count: 1, keep, head: false }, complete));
                 }
-                _ => {
-                    self.feed_line(bytes[at], max_body_bytes)?;
-                    at += 1;
-                }
+                _ => match self.feed_line(bytes[at], max_body_bytes) {
+                    Ok(_) => at += 1,
+                    // What comes before an offence passes. The next look finds it again.
+                    Err(_) if at > 0 => break,
+                    Err(refusal) => return Err(refusal),
+                },
             }
         }
         Ok((Step::keep(at), false))

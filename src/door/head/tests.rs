@@ -164,6 +164,10 @@ fn only_what_comes_before_the_offence_passes() {
     let bytes = format!("{GET}GET / HTTP/9.9\r\n\r\n");
     let expected = Progress { pass: GET.len(), heads: 1, refusal: Some(Refusal::Version) };
     assert_eq!(filter.feed(&mut bytes.into_bytes()), expected);
+    let head = with("Transfer-Encoding: chunked\r\n");
+    let mut bytes = format!("{head}3\r\nabc\r\n3E9\r\n").into_bytes();
+    let expected = Progress { pass: bytes.len() - 3, heads: 1, refusal: Some(Refusal::BodyTooLong) };
+    assert_eq!(Filter::new(LIMITS).feed(&mut bytes), expected);
 }
 
 proptest! {

@@ -1,10 +1,11 @@
 //! A raw HTTP/1.1 client: what it sends are the test's own bytes, and what it reads is checked for its framing.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 
 /// How long an answer may take where nothing is said. Longer than any request time-out of these tests.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -86,6 +87,28 @@ impl Connection {
             self.stream.read_exact(&mut response.body)?;
         }
         Ok(response)
+    }
+
+    /// Every answer until the server closes the connection or says nothing more.
+    pub fn receive_all(&mut self) -> Vec<Response> {
+        std::iter::from_fn(|| self.receive().ok()).collect()
+    }
+
+    /// Everything until the server closes the connection or says nothing more, byte for byte.
+    pub fn receive_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.stream.read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(Shutdown::Write)
+    }
+
+    /// Resets the connection instead of closing it.
+    pub fn reset(self) {
+        let _ = SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO));
     }
 
     /// An answer's status line and headers, and no byte of what follows.

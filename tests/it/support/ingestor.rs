@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::figures::Figures;
 use super::http::{self, Connection, Response};
 use super::process::Process;
 use super::pulses::pulse_with_id;
@@ -50,6 +51,19 @@ impl Ingestor {
         Ingestor { directory, settings: all, process, address }
     }
 
+    /// One on the embedded store, under limits that the shell's `ulimit` sets, such as `-n 256`.
+    pub fn start_under(limits: &str, settings: &[(&str, &str)]) -> Self {
+        let fixed = [("INGESTOR_PORT", "0"), ("INTERVAL_TO_SEND", "24h")];
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let settings: BTreeMap<String, String> = fixed.iter().chain(settings).map(owned).collect();
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" serve"), PROGRAM]);
+        confine(&mut command, directory.path(), &settings);
+        let (process, address) = wait_for_address(command);
+        Ingestor { directory, settings, process, address }
+    }
+
     /// Starts it again on the same data, at another port, after it ended.
     pub fn start_again(&mut self) {
         (self.process, self.address) = serve(self.directory.path(), &self.settings);
@@ -62,6 +76,11 @@ impl Ingestor {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it takes of the system now.
+    pub fn figures(&self) -> Figures {
+        Figures::of(self.process.id())
     }
 
     /// Its working directory.
@@ -206,14 +225,22 @@ impl Ingestor {
 /// The program in a directory, with these variables and no others.
 pub fn program(directory: &Path, settings: &BTreeMap<String, String>) -> Command {
     let mut command = Command::new(PROGRAM);
+    confine(&mut command, directory, settings);
+    command
+}
+
+fn confine(command: &mut Command, directory: &Path, settings: &BTreeMap<String, String>) {
     command.current_dir(directory).env_clear().envs(settings);
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
 }
 
 fn serve(directory: &Path, settings: &BTreeMap<String, String>) -> (Process, SocketAddr) {
     let mut command = program(directory, settings);
     command.arg("serve");
+    wait_for_address(command)
+}
+
+fn wait_for_address(command: Command) -> (Process, SocketAddr) {
     let mut process = Process::spawn(command);
     let rest = process.wait_for_output("pulses are taken at http://");
     let address = rest.split('/').next().and_then(|address| address.parse().ok());

@@ -2,6 +2,7 @@
 
 // Processes.
 pub mod ingestor;
+pub mod figures;
 pub mod process;
 pub mod receiver;
 pub mod redis_server;

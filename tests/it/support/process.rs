@@ -48,6 +48,10 @@ impl Process {
         format!("{}{}", self.stdout.text(), self.stderr.text())
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }

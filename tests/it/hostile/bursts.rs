@@ -1,0 +1,133 @@
+//! More connections than the library could serve, than there may be, and than there are descriptors or threads for.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{connect, statuses};
+use crate::support::eventually;
+use crate::support::http::{Connection, request};
+use crate::support::ingestor::Ingestor;
+
+/// An answer in a burst. An unoptimised server on a busy machine takes its time, but starves nobody.
+const IN_A_BURST: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 1 });
+/// Descriptors this process may need for its clients.
+const DESCRIPTORS: usize = 4_096;
+
+/// Opens so many connections at once and keeps all of them busy: one that is queued behind another would starve.
+fn keeps_busy(ingestor: &Ingestor, connections: usize) {
+    let get = request("GET", "/healthz", &[], b"");
+    let mut burst: Vec<Connection> = (0..connections).map(|_| connect(ingestor)).collect();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..3 {
+        let mut sent = Vec::with_capacity(connections);
+        for connection in &mut burst {
+            sent.push(Instant::now());
+            connection.send(&get).expect("it is open");
+        }
+        for (connection, started) in burst.iter_mut().zip(sent) {
+            assert_eq!(connection.receive().expect("nobody starves").status, 200);
+            slowest = slowest.max(started.elapsed());
+        }
+    }
+    assert!(slowest < IN_A_BURST, "the slowest of {connections} waited for {slowest:?}");
+}
+
+fn bursts_are_served(sizes: &[usize]) {
+    let ingestor = Ingestor::start(&[]);
+    let before = ingestor.figures();
+    for &size in sizes {
+        for _ in 0..5 {
+            keeps_busy(&ingestor, size);
+        }
+    }
+    before.wait_for_return(|| ingestor.figures());
+}
+
+#[test]
+fn every_connection_of_a_burst_is_served() {
+    bursts_are_served(&[50, 500]);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "3000 connections at once need an optimised server")]
+fn every_connection_of_a_large_burst_is_served() {
+    let limit = format!("--nofile={DESCRIPTORS}:");
+    let raised = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), &limit]).status();
+    if !raised.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: this process may not have {DESCRIPTORS} descriptors for 3000 clients");
+        return;
+    }
+    bursts_are_served(&[3_000]);
+}
+
+/// Opens more connections than there may be; then all leave, and a new one must be served soon.
+fn sheds_and_recovers(ingestor: &Ingestor, connections: usize) -> usize {
+    let get = request("GET", "/healthz", &[], b"");
+    let mut turned_away = 0;
+    let mut inside: Vec<Connection> = (0..connections).map(|_| connect(ingestor)).collect();
+    for connection in &mut inside {
+        connection.set_read_timeout(Duration::from_secs(15));
+        let _ = connection.send(&get);
+        match connection.receive() {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => {
+                let problem = answer.problem(503);
+                assert!(problem["type"].as_str().is_some_and(|uri| uri.ends_with("too-many-connections")), "{problem}");
+                assert!(answer.header("Retry-After").is_some());
+                turned_away += 1;
+            }
+            // Closed: the answer was taken back by the request that came too late.
+            Err(_) => turned_away += 1,
+        }
+    }
+    drop(inside);
+    let left = Instant::now();
+    eventually("a new connection is served", || {
+        let mut connection =
+            Connection::open_with(ingestor.address(), IN_A_BURST).map_err(|error| error.to_string())?;
+        connection.send(&get).map_err(|error| error.to_string())?;
+        match connection.receive() {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert!(left.elapsed() < IN_A_BURST, "served again only after {:?}", left.elapsed());
+    turned_away
+}
+
+#[test]
+fn beyond_the_limit_of_open_files_connections_are_shed() {
+    let ingestor = Ingestor::start_under("-n 256", &[]);
+    let before = ingestor.figures();
+    for _ in 0..3 {
+        let turned_away = sheds_and_recovers(&ingestor, 1_000);
+        assert!(turned_away >= 800, "{turned_away} of 1000 turned away");
+    }
+    assert!(ingestor.metric("ingestor_connections_shed_total") >= 2_400.0);
+    before.wait_for_return(|| ingestor.figures());
+}
+
+#[test]
+fn beyond_the_cap_connections_are_shed() {
+    let ingestor = Ingestor::start(&[("MAX_CONNECTIONS", "20")]);
+    let before = ingestor.figures();
+    for _ in 0..20 {
+        let turned_away = sheds_and_recovers(&ingestor, 60);
+        assert_eq!(turned_away, 40);
+    }
+    assert!(ingestor.metric("ingestor_connections_shed_total") >= 800.0);
+    before.wait_for_return(|| ingestor.figures());
+}
+
+/// The library panics, and never accepts again, if it can't start a thread for a connection.
+#[test]
+fn beyond_what_there_are_threads_for_connections_are_shed() {
+    // Each thread reserves 2 MiB of addresses, so that these are the first to run out.
+    let ingestor = Ingestor::start_under("-v 1500000", &[]);
+    for _ in 0..2 {
+        let turned_away = sheds_and_recovers(&ingestor, 900);
+        assert!(turned_away > 0, "there were threads for all of them: this test tests nothing");
+    }
+    assert!(!ingestor.output().contains("panicked"), "{}", ingestor.output());
+    assert_eq!(statuses(&[ingestor.get("/healthz")]), [200]);
+}
