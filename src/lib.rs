@@ -7,6 +7,8 @@ pub mod generation;
 pub mod lease;
 pub mod batch;
 pub mod ledger;
+// Who may send for whom.
+pub mod keys;
 // From a client to the queue, and from the queue to the store.
 pub mod intake;
 pub mod queue;
@@ -29,5 +31,6 @@ pub mod door;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod signals;
 pub mod splitmix;
 pub mod threads;

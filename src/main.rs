@@ -3,12 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ingestor_consumo::commands::{dead_letters, demo, healthcheck, ledger, produce, receive, serve};
+use ingestor_consumo::commands::{dead_letters, demo, healthcheck, keys, ledger, produce, receive, serve};
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
-
-/// Exit status after a second signal, as shells report SIGINT.
-const INTERRUPTED_STATUS: i32 = 130;
+use ingestor_consumo::signals::{self, Hangup};
 
 /// A usage-metering ingestor for billing: what it acknowledges is stored, and delivered exactly once.
 #[derive(Parser)]
@@ -20,6 +18,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Ledger(Box<ledger::LedgerArgs>),
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
+    Keys(keys::KeysArgs),
     Healthcheck(Box<healthcheck::HealthcheckArgs>),
 }
 
@@ -30,28 +29,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = Command::parse();
-    let stop = Shutdown::new();
-    if let Err(error) = watch_signals(stop.clone()) {
+    let (stop, hangup) = (Shutdown::new(), Hangup::default());
+    if let Err(error) = signals::watch(&stop, &hangup) {
         eprintln!("ingestor: signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
     match command {
-        Command::Serve(args) => serve::run(&args, &stop),
+        Command::Serve(args) => serve::run(&args, &stop, &hangup),
         Command::Receive(args) => receive::run(args, &stop),
         Command::Produce(args) => produce::run(args, &stop),
         Command::Demo(args) => demo::run(&args, &stop),
         Command::Ledger(args) => ledger::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }
-}
-
-/// The first signal asks for a drain, the second one ends the process at once.
-fn watch_signals(stop: Shutdown) -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(move || {
-        if stop.requested() {
-            std::process::exit(INTERRUPTED_STATUS);
-        }
-        stop.request();
-    })
 }

@@ -144,6 +144,29 @@ impl AggregateKey {
     }
 }
 
+/// A tenant's part of a key, as [`AggregateKey::encoded_tenant`] returns it.
+pub fn encode_tenant(tenant_id: &str) -> Box<str> {
+    let mut encoded = String::with_capacity(tenant_id.len());
+    push_encoded(&mut encoded, tenant_id);
+    encoded.into_boxed_str()
+}
+
+/// Checks a tenant id, a SKU or a pulse id.
+///
+/// # Errors
+/// What it must have, to follow its name.
+pub fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(format!("must have 1 to {ID_BYTES_MAX} bytes, it has {}", id.len()));
+    }
+    // Letters and digits, by far the most, need no decoding.
+    let plain = id.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if !plain && id.chars().any(char::is_control) {
+        return Err("must not have control characters".to_owned());
+    }
+    Ok(())
+}
+
 fn push_encoded(key: &mut String, id: &str) {
     key.extend(utf8_percent_encode(id, RESERVED));
 }

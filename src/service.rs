@@ -10,7 +10,9 @@ use crate::commit::worker::{self, WorkerContext};
 use crate::config::Config;
 use crate::intake::answer::PendingAnswer;
 use crate::intake::context::Intake;
+use crate::intake::rate::RateLimiter;
 use crate::intake::server::IntakeServer;
+use crate::keys::ApiKeys;
 use crate::metrics::Metrics;
 use crate::outbox::delivery::Delivery;
 use crate::outbox::leases::Leases;
@@ -40,14 +42,22 @@ impl Service {
     /// Starts every stage. Pulses are taken from the moment this returns.
     ///
     /// # Errors
-    /// A message if the address can't be listened on.
-    pub fn start(config: &Config, store: Arc<dyn Store>, observer: Arc<dyn Observer>) -> Result<Service, String> {
+    /// A message if an address can't be listened on.
+    pub fn start(
+        config: &Config,
+        keys: ApiKeys,
+        store: Arc<dyn Store>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Service, String> {
         let metrics = Metrics::new();
         let health = StoreHealth::new();
         let leases = Leases::new();
         let (sender, receiver) = queue::queue(config.commit.channel_capacity);
         let intake = IntakeServer::start(Intake {
             settings: config.intake.clone(),
+            keys,
+            limiter: config.intake.tenant_rate_limit.map(RateLimiter::new),
+            interval: config.store_settings.interval,
             queue: sender,
             health: health.clone(),
             store: store.clone(),
@@ -67,9 +77,14 @@ impl Service {
         })
     }
 
-    /// Where it listens.
+    /// Where it takes pulses.
     pub fn address(&self) -> SocketAddr {
         self.intake.address()
+    }
+
+    /// Where it serves everything else, if that has an address of its own.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.intake.admin_address()
     }
 
     /// Stops in the order of the data: no new pulses, everything accepted stored and answered, every delivery that

@@ -15,6 +15,13 @@ pub fn are_left(count: usize) -> bool {
     all
 }
 
+/// Ends the process after a panic in a thread that it can't do without.
+pub fn end_after_panic(name: &str) -> ! {
+    log::error!("thread {name} panicked; the process ends and must be restarted");
+    log::logger().flush();
+    std::process::exit(PANIC_STATUS);
+}
+
 /// Starts a thread that the program can't do without.
 ///
 /// # Panics
@@ -24,9 +31,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()>
         let name = name.to_owned();
         move || {
             if catch_unwind(AssertUnwindSafe(body)).is_err() {
-                log::error!("thread {name} panicked; the process ends and must be restarted");
-                log::logger().flush();
-                std::process::exit(PANIC_STATUS);
+                end_after_panic(&name);
             }
         }
     };

@@ -10,6 +10,7 @@ use crate::amount::Amount;
 use crate::batch::OutboxEntry;
 use crate::config::{Config, RawSettings};
 use crate::generation::SealedGeneration;
+use crate::keys::ApiKeys;
 use crate::logging;
 use crate::outbox::observer::Observer;
 use crate::producer::{self, ProducerOptions, ProducerReport};
@@ -56,7 +57,7 @@ fn demonstrate(args: &DemoArgs, stop: &Shutdown) -> Result<bool, String> {
     let receiver = start_receiver(&folder.path().join("receiver"))?;
     let config = configure(args, &receiver, &folder.path().join("ingestor"))?;
     let store = super::open_store(&config).map_err(|error| error.to_string())?;
-    let service = Service::start(&config, store.clone(), Arc::new(Narrator::new()))?;
+    let service = Service::start(&config, ApiKeys::open(), store.clone(), Arc::new(Narrator::new()))?;
     println!("ingestor  http://{}/ingest, embedded store in a temporary folder", service.address());
     println!("receiver  {}", receiver.process_url());
     println!(

@@ -3,6 +3,7 @@
 pub mod dead_letters;
 pub mod demo;
 pub mod healthcheck;
+pub mod keys;
 pub mod ledger;
 pub mod produce;
 pub mod receive;
@@ -11,7 +12,7 @@ pub mod serve;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Config, RawSettings, StoreChoice};
+use crate::config::{Config, Mistakes, RawSettings, StoreChoice};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::RedisStore;
 use crate::store::{Store, StoreError};
@@ -27,10 +28,12 @@ fn fail(message: impl std::fmt::Display) -> ExitCode {
 
 /// The valid settings, or the exit code after every mistake was named.
 fn configure(settings: &RawSettings) -> Result<Config, ExitCode> {
-    settings.validate().map_err(|mistakes| {
-        eprint!("ingestor: {mistakes}");
-        ExitCode::from(USAGE_STATUS)
-    })
+    settings.validate().map_err(|mistakes| name(&mistakes))
+}
+
+fn name(mistakes: &Mistakes) -> ExitCode {
+    eprint!("ingestor: {mistakes}");
+    ExitCode::from(USAGE_STATUS)
 }
 
 /// Opens the store to ingest and deliver.

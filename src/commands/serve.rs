@@ -3,17 +3,20 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Config, RawSettings, StoreChoice};
+use crate::config::{Config, IntakeSettings, RawSettings, StoreChoice};
+use crate::keys::ApiKeys;
 use crate::logging;
 use crate::outbox::observer::NoObserver;
 use crate::service::Service;
 use crate::shutdown::Shutdown;
+use crate::signals::Hangup;
 use crate::store::{Store, StoreError};
 
 /// Takes consumption pulses on POST /ingest and delivers their sums, window by window.
 ///
 /// With nothing set it keeps everything in an embedded store under ./data. SIGINT or SIGTERM drains it: what was
-/// accepted is stored and answered; a second signal ends it at once.
+/// accepted is stored and answered; a second signal ends it at once. With API_KEYS_FILE, SIGHUP has it read the keys
+/// again; without it, SIGHUP drains too.
 #[derive(clap::Args, Clone)]
 pub struct ServeArgs {
     #[command(flatten)]
@@ -21,15 +24,16 @@ pub struct ServeArgs {
 }
 
 /// Runs until `stop` is requested and everything accepted is stored.
-pub fn run(args: &ServeArgs, stop: &Shutdown) -> ExitCode {
-    let config = match super::configure(&args.settings) {
-        Ok(config) => config,
-        Err(status) => return status,
+pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    let (config, keys) = match args.settings.validate_to_serve() {
+        Ok(valid) => valid,
+        Err(mistakes) => return super::name(&mistakes),
     };
     if let Err(error) = logging::start(config.log.level, &config.log.dir, "log_ingestor.log") {
         return super::fail(error);
     }
     log::info!("ingestor {} starts", env!("CARGO_PKG_VERSION"));
+    use_keys(&keys, hangup);
     let store = match open(&config) {
         Ok(store) => store,
         Err(error) => {
@@ -37,7 +41,7 @@ pub fn run(args: &ServeArgs, stop: &Shutdown) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let service = match Service::start(&config, store, Arc::new(NoObserver)) {
+    let service = match Service::start(&config, keys, store, Arc::new(NoObserver)) {
         Ok(service) => service,
         Err(error) => {
             log::error!("{error}");
@@ -45,6 +49,9 @@ pub fn run(args: &ServeArgs, stop: &Shutdown) -> ExitCode {
         }
     };
     warn_if_exposed(&config);
+    if let Some(address) = service.admin_address() {
+        log::info!("everything else is served at http://{address}");
+    }
     let interval = humantime::format_duration(config.store_settings.interval);
     log::info!("pulses are taken at http://{}/ingest, windows of {interval}", service.address());
     stop.wait_forever();
@@ -67,9 +74,30 @@ fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     Ok(store)
 }
 
+/// Says what the keys are, and reads them again on SIGHUP.
+fn use_keys(keys: &ApiKeys, hangup: &Hangup) {
+    if !keys.are_required() {
+        return;
+    }
+    match keys.count() {
+        0 => log::warn!("the file of API keys has none: every pulse is refused (`ingestor keys new` makes one)"),
+        count => log::info!("pulses are taken with {count} API keys"),
+    }
+    let keys = keys.clone();
+    hangup.means(move || match keys.reload() {
+        Ok(count) => log::info!("SIGHUP: {count} API keys are valid from now on"),
+        Err(error) => log::error!("SIGHUP: the API keys stay as they were, API_KEYS_FILE can't be used: {error}"),
+    });
+}
+
 fn warn_if_exposed(config: &Config) {
-    let listen = config.intake.listen;
-    if !listen.ip().is_loopback() {
-        log::warn!("{listen} is reachable from other machines and every client may send pulses for every tenant");
+    let IntakeSettings { listen, admin_listen, .. } = config.intake;
+    if !listen.ip().is_loopback() && config.intake.api_keys_file.is_none() {
+        log::warn!(
+            "{listen} is reachable from other machines and every client may send pulses for every tenant (API_KEYS_FILE)"
+        );
+    }
+    if let Some(admin) = admin_listen.filter(|admin| !admin.ip().is_loopback()) {
+        log::warn!("{admin} is reachable from other machines and every client may read the metrics and the ledger");
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! The only module that reads the environment. Every mistake is reported at once, by the variable's name.
 
+mod check;
 mod raw;
 mod validate;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use crate::batch::AmountFormat;
 use crate::store::StoreSettings;
 use crate::store::redis::RedisSettings;
 
-pub use raw::{RawSettings, load_env_file};
+pub use raw::{RawKeysFile, RawSettings, load_env_file};
 
 /// Everything `ingestor serve` needs, valid.
 #[derive(Clone, Debug)]
@@ -38,6 +40,12 @@ pub struct Config {
 pub struct IntakeSettings {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of everything but `/ingest`; `None` for the same one.
+    pub admin_listen: Option<SocketAddr>,
+    /// Keys that pulses are taken with; `None` takes them without.
+    pub api_keys_file: Option<PathBuf>,
+    /// Pulses a second of one tenant.
+    pub tenant_rate_limit: Option<NonZeroU32>,
     /// Connections at once.
     pub max_connections: usize,
     /// Longest head, in bytes.

@@ -16,6 +16,13 @@ pub struct RawSettings {
     /// Port to listen on [default: 8070]
     #[arg(long, env = "INGESTOR_PORT", hide_env_values = true, value_name = "PORT")]
     pub port: Option<String>,
+    /// Address, with its port, that serves everything but /ingest: metrics, ledger, status. The main port then serves
+    /// only /ingest and the health probes; without it, the main port serves everything
+    #[arg(long, env = "ADMIN_ADDR", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    pub admin_addr: Option<String>,
+    /// File of API keys, made by `ingestor keys new` and read again on SIGHUP; without it no key is asked for
+    #[arg(long, env = "API_KEYS_FILE", hide_env_values = true, value_name = "FILE")]
+    pub api_keys_file: Option<String>,
     /// Redis server with user and password, rediss:// for TLS, redis+unix:///path for a socket; without it or a Redis
     /// host, the embedded store is used
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
@@ -102,6 +109,10 @@ pub struct RawSettings {
     /// Aggregates one tenant may have in one window; beyond it the answer is 429 [default: 100000]
     #[arg(long, env = "TENANT_CARDINALITY_MAX", hide_env_values = true, value_name = "N")]
     pub tenant_cardinality_max: Option<String>,
+    /// Pulses a second that one tenant may send to this instance, with as many at once; beyond it the answer is 429
+    /// [default: no limit]
+    #[arg(long, env = "TENANT_RATE_LIMIT", hide_env_values = true, value_name = "N")]
+    pub tenant_rate_limit: Option<String>,
     /// For how long a pulse id is remembered at least [default: 24h]
     #[arg(long, env = "DEDUP_WINDOW", hide_env_values = true, value_name = "DURATION")]
     pub dedup_window: Option<String>,
@@ -114,6 +125,21 @@ pub struct RawSettings {
     /// Directory of the log file, rotated at 10 MiB, five kept [default: log]
     #[arg(long, env = "LOG_DIR", hide_env_values = true, value_name = "DIR")]
     pub log_dir: Option<String>,
+}
+
+/// Where the API keys are, for the command that changes them.
+#[derive(Args, Clone, Default)]
+pub struct RawKeysFile {
+    /// File of API keys; without it a new key's line is printed
+    #[arg(long, env = "API_KEYS_FILE", hide_env_values = true, value_name = "FILE", global = true)]
+    file: Option<String>,
+}
+
+impl RawKeysFile {
+    /// The file, if one was named.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_deref().map(str::trim).filter(|path| !path.is_empty()).map(Path::new)
+    }
 }
 
 /// Reads `.env` in the working directory, if there is one. What the real environment has is left alone.

@@ -1,13 +1,18 @@
 //! From what was said to what the program needs.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::check::{Check, given};
 use super::*;
+use crate::keys::ApiKeys;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A cost of one microsecond a pulse is the least that the limiter tells apart well.
+const RATE_LIMIT_MAX: u64 = 1_000_000;
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl RawSettings {
@@ -17,15 +22,36 @@ impl RawSettings {
     /// All [`Mistakes`] at once.
     pub fn validate(&self) -> Result<Config, Mistakes> {
         let mut check = Check::default();
-        let config = Config {
-            intake: self.intake(&mut check),
-            commit: self.commit(&mut check),
-            store: self.store(&mut check),
-            store_settings: self.store_settings(&mut check),
-            outbox: self.outbox(&mut check),
-            log: self.log(&mut check),
-        };
-        if check.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(check.mistakes)) }
+        let config = self.config(&mut check);
+        check.done(config)
+    }
+
+    /// As [`RawSettings::validate`], for the one command that takes pulses: it also reads the API keys. The other
+    /// commands need none, and must work while somebody edits them.
+    ///
+    /// # Errors
+    /// All [`Mistakes`] at once.
+    pub fn validate_to_serve(&self) -> Result<(Config, ApiKeys), Mistakes> {
+        let mut check = Check::default();
+        let config = self.config(&mut check);
+        let keys = config.intake.api_keys_file.as_deref().map_or_else(ApiKeys::open, |path| {
+            ApiKeys::load(path).unwrap_or_else(|error| {
+                check.mistake("API_KEYS_FILE", &path.display().to_string(), error.to_string());
+                ApiKeys::open()
+            })
+        });
+        check.done((config, keys))
+    }
+
+    fn config(&self, check: &mut Check) -> Config {
+        Config {
+            intake: self.intake(check),
+            commit: self.commit(check),
+            store: self.store(check),
+            store_settings: self.store_settings(check),
+            outbox: self.outbox(check),
+            log: self.log(check),
+        }
     }
 
     fn intake(&self, check: &mut Check) -> IntakeSettings {
@@ -37,6 +63,12 @@ impl RawSettings {
         });
         IntakeSettings {
             listen,
+            admin_listen: self.admin_listen(listen, check),
+            api_keys_file: given(&self.api_keys_file).map(PathBuf::from),
+            tenant_rate_limit: given(&self.tenant_rate_limit).and_then(|_| {
+                let limit = check.number("TENANT_RATE_LIMIT", &self.tenant_rate_limit, 1, 1, RATE_LIMIT_MAX);
+                NonZeroU32::new(limit as u32)
+            }),
             max_connections: check.number("MAX_CONNECTIONS", &self.max_connections, 10_000, 1, 100_000) as usize,
             max_header_bytes: check.number("MAX_HEADER_BYTES", &self.max_header_bytes, 16 << 10, 1024, 1 << 20)
                 as usize,
@@ -44,6 +76,24 @@ impl RawSettings {
             request_timeout: check.duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300)),
             drain_timeout: check.duration("DRAIN_TIMEOUT", &self.drain_timeout, secs(25), secs(1), secs(3600)),
         }
+    }
+
+    fn admin_listen(&self, listen: SocketAddr, check: &mut Check) -> Option<SocketAddr> {
+        let text = given(&self.admin_addr)?;
+        let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+        let Some(address) = resolved else {
+            let why = "must be an address or a name that resolves, with a port: 127.0.0.1:9070 or [::1]:9070";
+            check.mistake("ADMIN_ADDR", text, why.to_owned());
+            return None;
+        };
+        if address == listen && address.port() != 0 {
+            check.mistake(
+                "ADMIN_ADDR",
+                text,
+                "must be another address than INGESTOR_HOST and INGESTOR_PORT".to_owned(),
+            );
+        }
+        Some(address)
     }
 
     fn commit(&self, check: &mut Check) -> CommitSettings {
@@ -142,6 +192,9 @@ impl RawSettings {
         let concurrency = check.number("DELIVERY_CONCURRENCY", &self.delivery_concurrency, 5, 1, 256) as usize;
         let timeout = check.duration("DELIVERY_TIMEOUT", &self.delivery_timeout, secs(10), secs(1), secs(600));
         let dedup_window = check.duration("RECEIVER_DEDUP_WINDOW", &self.receiver_dedup_window, DAY, secs(60), YEAR);
+        if authorization.as_ref().is_some_and(|value| ureq::http::HeaderValue::from_str(value.expose()).is_err()) {
+            check.mistakes.push("SENDER_AUTHORIZATION: must be printable text on one line".to_owned());
+        }
         let url = given(&self.api_url_sender)?;
         let scheme_ok = url.starts_with("http://") || url.starts_with("https://");
         if !scheme_ok || url.parse::<ureq::http::Uri>().is_err() {
@@ -163,10 +216,6 @@ impl RawSettings {
     }
 }
 
-fn given(setting: &Option<String>) -> Option<&str> {
-    setting.as_deref().map(str::trim).filter(|text| !text.is_empty())
-}
-
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -177,81 +226,6 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     }
     let resolved = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     resolved.ok_or_else(|| "must be an address or a name that resolves".to_owned())
-}
-
-/// Collects mistakes; a setting with a mistake goes on with its default so that the next one is checked too.
-#[derive(Default)]
-struct Check {
-    mistakes: Vec<String>,
-}
-
-impl Check {
-    fn mistake(&mut self, variable: &str, value: &str, why: String) {
-        self.mistakes.push(format!("{variable}={value}: {why}"));
-    }
-
-    fn number(&mut self, variable: &str, setting: &Option<String>, default: u64, min: u64, max: u64) -> u64 {
-        let Some(text) = given(setting) else { return default };
-        match text.parse::<u64>() {
-            Ok(number) if (min..=max).contains(&number) => number,
-            _ => {
-                self.mistake(variable, text, format!("must be a whole number from {min} to {max}"));
-                default
-            }
-        }
-    }
-
-    fn duration(
-        &mut self,
-        variable: &str,
-        setting: &Option<String>,
-        default: Duration,
-        min: Duration,
-        max: Duration,
-    ) -> Duration {
-        let Some(text) = given(setting) else { return default };
-        match humantime::parse_duration(text) {
-            Ok(duration) if (min..=max).contains(&duration) => duration,
-            Ok(_) => {
-                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-                self.mistake(variable, text, format!("must be from {min} to {max}"));
-                default
-            }
-            Err(_) => {
-                self.mistake(variable, text, "must be a duration with its unit, such as 10s, 5m or 1h".to_owned());
-                default
-            }
-        }
-    }
-
-    /// A secret given as itself or as a file that holds it. Its value never enters a message.
-    fn secret(
-        &mut self,
-        variable: &str,
-        setting: &Option<String>,
-        file_variable: &str,
-        file: &Option<String>,
-    ) -> Option<Secret> {
-        match (given(setting), given(file)) {
-            (Some(_), Some(_)) => {
-                self.mistakes.push(format!("{variable} and {file_variable}: give one of them"));
-                None
-            }
-            (Some(text), None) => Some(Secret::new(text)),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
-                Ok(_) => {
-                    self.mistake(file_variable, path, "the file is empty".to_owned());
-                    None
-                }
-                Err(error) => {
-                    self.mistake(file_variable, path, error.to_string());
-                    None
-                }
-            },
-            (None, None) => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -322,6 +296,39 @@ mod tests {
     fn an_empty_value_counts_as_not_given() {
         let raw = RawSettings { redis_host: some(" "), port: some(""), ..RawSettings::default() };
         assert!(matches!(raw.validate().unwrap().store, StoreChoice::Embedded(_)));
+    }
+
+    #[test]
+    fn the_address_for_operators_is_another_one() {
+        let with =
+            |addr: &str, port: &str| RawSettings { admin_addr: some(addr), port: some(port), ..RawSettings::default() };
+        let valid = with("127.0.0.1:9070", "8070").validate().unwrap();
+        assert_eq!(valid.intake.admin_listen.unwrap().to_string(), "127.0.0.1:9070");
+        assert!(with("127.0.0.1:0", "0").validate().is_ok(), "two free ports are two");
+        for (addr, port) in [("127.0.0.1:8070", "8070"), ("127.0.0.1", "1"), (":9070", "1"), ("9070", "1")] {
+            let mistakes = with(addr, port).validate().unwrap_err().0;
+            assert!(mistakes.len() == 1 && mistakes[0].starts_with("ADMIN_ADDR"), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn the_keys_are_read_to_serve_and_only_then() {
+        let raw = RawSettings { api_keys_file: some("/no/such/file"), port: some("x"), ..RawSettings::default() };
+        assert_eq!(raw.validate().unwrap_err().0.len(), 1);
+        let mistakes = raw.validate_to_serve().err().unwrap().to_string();
+        assert!(mistakes.contains("API_KEYS_FILE") && mistakes.contains("INGESTOR_PORT"), "{mistakes}");
+        let (config, keys) = RawSettings::default().validate_to_serve().unwrap();
+        assert!(config.intake.api_keys_file.is_none() && !keys.are_required());
+    }
+
+    #[test]
+    fn a_rate_limit_is_a_number_or_none() {
+        let with = |limit: &str| RawSettings { tenant_rate_limit: some(limit), ..RawSettings::default() }.validate();
+        assert_eq!(with("").unwrap().intake.tenant_rate_limit, None);
+        assert_eq!(with("5").unwrap().intake.tenant_rate_limit.unwrap().get(), 5);
+        for wrong in ["0", "-1", "1.5", "1000001"] {
+            assert!(with(wrong).unwrap_err().0[0].starts_with("TENANT_RATE_LIMIT"));
+        }
     }
 
     #[test]

@@ -12,15 +12,13 @@ use socket2::{SockAddr, SockRef};
 
 use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
-use super::{DoorPolicy, DoorStats};
+use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
 use crate::threads;
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
 /// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
 const DESCRIPTORS_SPARE: usize = 64;
-/// `tiny_http` duplicates each connection's descriptor.
-const DESCRIPTORS_PER_CONNECTION: usize = 2;
 /// Whether threads are left is asked for so many further connections at once: asking is slow.
 const CONNECTIONS_PROVEN_AT_ONCE: u64 = 32;
 /// Threads that must be left for them. Each takes one here and one for a slow request; the others are for the rest of
@@ -96,16 +94,22 @@ pub(super) enum Passage {
 }
 
 static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
-static CLIENTS: OnceLock<Mutex<HashMap<SocketAddr, Arc<Connection>>>> = OnceLock::new();
+/// Connections by their listener's number and their client.
+type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
+
+static CLIENTS: OnceLock<Clients> = OnceLock::new();
+static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
     let slots = SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
-    let descriptors = slots.len().saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CONNECTION;
+    let spare = DESCRIPTORS_SPARE + policy.descriptors_elsewhere;
+    let descriptors = slots.len().saturating_sub(spare) / DESCRIPTORS_PER_CONNECTION;
     let max_connections = policy.max_connections.min(descriptors).max(1);
     if max_connections < policy.max_connections {
         log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
     }
-    let stats = Arc::new(DoorStats::default());
+    let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
+    let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
     let guarded = Listener {
         policy,
         max_connections: max_connections as u64,
@@ -118,14 +122,14 @@ pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Ar
     Ok(stats)
 }
 
-pub(super) fn answered(client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(client) {
+pub(super) fn answered(listener: u64, client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
         connection.answered.fetch_add(1, Ordering::Release);
     }
 }
 
-pub(super) fn hang_up(client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(client) {
+pub(super) fn hang_up(listener: u64, client: &SocketAddr) {
+    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
         connection.ended.store(true, Ordering::Release);
     }
 }
@@ -162,8 +166,12 @@ pub(super) fn forget(descriptor: RawFd) {
     // Every descriptor of the process comes by here; only a guarded one pays for more than this look.
     if slot.kind.load(Ordering::Acquire) != PLAIN && slot.kind.swap(PLAIN, Ordering::AcqRel) != PLAIN {
         let guarded = lock(&slot.guarded).take();
-        if let Some(Guarded::Connection(connection)) = guarded {
-            connection.lose_descriptor();
+        match guarded {
+            Some(Guarded::Connection(connection)) => connection.lose_descriptor(),
+            // The library's accept thread drops its listener as it unwinds. Nobody is let in any more, and nobody would
+            // notice; nothing acknowledged is at risk, and a restart cures it.
+            Some(Guarded::Listener(_)) if std::thread::panicking() => threads::end_after_panic("accept"),
+            Some(Guarded::Listener(_)) | None => {}
         }
     }
 }
@@ -172,7 +180,7 @@ fn slot(descriptor: RawFd) -> Option<&'static Slot> {
     SLOTS.get()?.get(usize::try_from(descriptor).ok()?)
 }
 
-fn clients() -> &'static Mutex<HashMap<SocketAddr, Arc<Connection>>> {
+fn clients() -> &'static Clients {
     CLIENTS.get_or_init(Mutex::default)
 }
 
@@ -216,6 +224,7 @@ impl Listener {
         let open = self.stats.open.load(Ordering::Relaxed);
         // A duplicate or a thread that can't be had would panic in the library's accept thread, which ends with it.
         let usable = open < self.max_connections
+            && !self.is_known(&client)
             && slot(stream.as_raw_fd()).is_some()
             && stream.try_clone().is_ok()
             && self.threads_suffice_for(open);
@@ -240,11 +249,16 @@ impl Listener {
             since: Mutex::new(Instant::now()),
         });
         if let Some(client) = connection.client.as_socket() {
-            lock(clients()).insert(client, connection.clone());
+            lock(clients()).insert((self.stats.number, client), connection.clone());
         }
         also_known_as(stream.as_raw_fd(), &connection);
         *lock(&self.last) = Some(connection.clone());
         Some((stream, connection))
+    }
+
+    /// Whether an exchange of an earlier client with this address is still under way. The newcomer would get its credit.
+    fn is_known(&self, client: &SockAddr) -> bool {
+        client.as_socket().is_some_and(|client| lock(clients()).contains_key(&(self.stats.number, client)))
     }
 
     /// Once there were threads for so many connections, there are again: what limits them is not other programs.
@@ -288,9 +302,10 @@ impl Connection {
         }
         self.listener.stats.open.fetch_sub(1, Ordering::Relaxed);
         let Some(client) = self.client.as_socket() else { return };
+        let key = (self.listener.stats.number, client);
         let mut clients = lock(clients());
-        if clients.get(&client).is_some_and(|known| Arc::ptr_eq(known, self)) {
-            clients.remove(&client);
+        if clients.get(&key).is_some_and(|known| Arc::ptr_eq(known, self)) {
+            clients.remove(&key);
         }
     }
 

@@ -7,7 +7,7 @@
 //! an ambiguous length or a client that stalls.
 //!
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
-//! - [`connection`] knows the guarded sockets and when one has to end.
+//! - `connection` knows the guarded sockets and when one has to end.
 //! - `farewell` says why to those that are refused.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
@@ -42,8 +42,10 @@ pub struct DoorPolicy {
     pub request_timeout: Duration,
     /// Without a request.
     pub idle_timeout: Duration,
-    /// Whether [`answered`] is called after each answer. Only then are pipelined requests held back.
+    /// Whether [`DoorStats::answered`] is called after each answer. Only then are pipelined requests held back.
     pub answers_are_reported: bool,
+    /// Open files that another guarded listener may need at the same time.
+    pub descriptors_elsewhere: usize,
 }
 
 impl Default for DoorPolicy {
@@ -55,13 +57,20 @@ impl Default for DoorPolicy {
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             answers_are_reported: false,
+            descriptors_elsewhere: 0,
         }
     }
 }
 
-/// What happened at the door, counted.
+/// Descriptors that a connection takes: `tiny_http` duplicates each.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// One guarded listener's door: what happened at it, counted.
 #[derive(Debug, Default)]
 pub struct DoorStats {
+    /// Tells listeners apart, since one client's address may be connected to several.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is guarded there"))]
+    number: u64,
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,
@@ -82,6 +91,22 @@ impl DoorStats {
     /// Connections turned away so far, because there were too many.
     pub fn shed(&self) -> u64 {
         self.shed.load(Ordering::Relaxed)
+    }
+
+    /// Says that a request of this client was answered, so that its next ones may pass.
+    pub fn answered(&self, client: &SocketAddr) {
+        #[cfg(target_os = "linux")]
+        connection::answered(self.number, client);
+        #[cfg(not(target_os = "linux"))]
+        let _ = client;
+    }
+
+    /// Lets nothing more of this client pass: what is left of its request would be taken for the next one.
+    pub fn hang_up(&self, client: &SocketAddr) {
+        #[cfg(target_os = "linux")]
+        connection::hang_up(self.number, client);
+        #[cfg(not(target_os = "linux"))]
+        let _ = client;
     }
 
     /// Requests refused so far, by reason.
@@ -108,22 +133,6 @@ pub fn guard(listener: &TcpListener, policy: DoorPolicy) -> std::io::Result<Arc<
 pub fn guard(_listener: &TcpListener, _policy: DoorPolicy) -> std::io::Result<Arc<DoorStats>> {
     log::warn!("on this system nothing protects the HTTP server from hostile clients: use it for trials only");
     Ok(Arc::new(DoorStats::default()))
-}
-
-/// Says that a request of this client was answered, so that its next ones may pass.
-pub fn answered(client: &SocketAddr) {
-    #[cfg(target_os = "linux")]
-    connection::answered(client);
-    #[cfg(not(target_os = "linux"))]
-    let _ = client;
-}
-
-/// Lets nothing more of this client pass: what is left of its request would be taken for the next one.
-pub fn hang_up(client: &SocketAddr) {
-    #[cfg(target_os = "linux")]
-    connection::hang_up(client);
-    #[cfg(not(target_os = "linux"))]
-    let _ = client;
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! What became of a request's pulses, said in the request's own terms.
 
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::generation::Window;
 use crate::intake::body::{FieldError, ItemError, Parsed};
 use crate::intake::exchange::Exchange;
+use crate::intake::rate::{Advice, advised};
 use crate::intake::respond::{Counts, Fates, Reply};
 use crate::queue::{Acknowledge, Receipt};
 use crate::store::Outcome;
@@ -21,12 +26,22 @@ pub struct PendingAnswer {
     pub list: bool,
     /// Whether it is answered with a success even if some pulses were refused.
     pub lenient: bool,
+    /// When those may come again that were too many for their tenants.
+    pub advice: Option<Advice>,
+    /// Length of a window.
+    pub interval: Duration,
 }
 
 impl Acknowledge for PendingAnswer {
     fn acknowledge(self, receipt: Receipt) {
-        let PendingAnswer { exchange, indices, errors, list, lenient } = self;
-        exchange.reply(Answer { receipt, indices, errors, list, lenient }.reply());
+        let PendingAnswer { exchange, indices, errors, list, lenient, advice, interval } = self;
+        let reply = Answer { receipt, indices, errors, list, lenient, advice, interval }.reply();
+        // A worker must not wait for a client that reads a long answer slowly.
+        if reply.is_short() {
+            exchange.reply(reply);
+        } else {
+            exchange.reply_from_pool(reply);
+        }
     }
 }
 
@@ -37,6 +52,8 @@ struct Answer {
     errors: Vec<ItemError>,
     list: bool,
     lenient: bool,
+    advice: Option<Advice>,
+    interval: Duration,
 }
 
 impl Answer {
@@ -54,16 +71,17 @@ impl Answer {
         }
         let (conflicts, full) = (count(Outcome::Conflict), count(Outcome::TenantFull));
         if conflicts + full == 0 {
-            return Reply::counted(counts, &self.errors);
+            return advised(self.advice, Reply::counted(counts, &self.errors));
         }
         let errors = self.refused_by_store();
         let counts_in_list = self.list.then_some(counts);
         match (self.lenient && self.list, conflicts) {
-            (true, _) => Reply::counted(counts, &errors),
+            (true, _) => advised(self.advice, Reply::counted(counts, &errors)),
             (false, 0) => {
                 let detail = "the pulses named here would add aggregates beyond the tenant's limit in this window \
                               (TENANT_CARDINALITY_MAX); they were not stored";
-                Reply::invalid(429, "tenant-full", detail, &errors, 0, counts_in_list).retry_later()
+                let reply = Reply::invalid(429, "tenant-full", detail, &errors, 0, counts_in_list);
+                reply.retry_after(seconds_to_next_window(Timestamp::now(), self.interval))
             }
             (false, _) => {
                 let detail =
@@ -121,5 +139,25 @@ impl Answer {
             ("store-unavailable", "the store failed half-way; send again what is not stored".to_owned())
         };
         if self.list { Reply::half_stored(slug, &detail, fates) } else { Reply::unavailable(slug, &detail) }
+    }
+}
+
+/// Only the next window has room again. By this machine's clock, as the store's may differ by little.
+fn seconds_to_next_window(now: Timestamp, interval: Duration) -> u32 {
+    let left = Window::first(now, interval).end.since(now);
+    u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_tenant_is_told_when_the_next_window_begins() {
+        let hour = Duration::from_secs(3600);
+        for (millis, seconds) in [(0, 3600), (1, 3600), (1_000, 3599), (3_599_001, 1), (3_600_000, 3600)] {
+            assert_eq!(seconds_to_next_window(Timestamp(millis), hour), seconds, "{millis}");
+        }
+        assert_eq!(seconds_to_next_window(Timestamp(5), Duration::from_millis(100)), 1);
     }
 }

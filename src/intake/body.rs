@@ -126,6 +126,36 @@ impl Parsed {
         }
     }
 
+    /// Turns the valid pulses at these positions, in rising order, into errors about one field.
+    pub fn refuse(&mut self, positions: &[usize], field: &'static str, detail: &str) {
+        if positions.is_empty() {
+            return;
+        }
+        let refused = |position: usize| positions.binary_search(&position).is_ok();
+        let index_of = |position: usize| Parsed::index_of(&self.indices, position);
+        let error =
+            |&position| ItemError { index: index_of(position), error: FieldError { field, detail: detail.to_owned() } };
+        let kept = positions.len().min(ERRORS_KEPT_MAX.saturating_sub(self.errors.len()));
+        self.errors_omitted += positions.len() - kept;
+        self.errors.extend(positions[..kept].iter().map(error));
+        self.errors.sort_by_key(|item| item.index);
+        let kept = (0..self.pulses.len()).filter(|&position| !refused(position));
+        self.indices = kept.map(|position| index_of(position) as u32).collect();
+        let mut position = 0;
+        self.pulses.retain(|_| {
+            position += 1;
+            !refused(position - 1)
+        });
+    }
+
+    /// As [`Parsed::refuse`], for those that `is_refused` says. Returns how many they are.
+    pub fn refuse_if(&mut self, is_refused: impl Fn(&Pulse) -> bool, field: &'static str, detail: &str) -> usize {
+        let place = |(position, pulse): (usize, &Pulse)| is_refused(pulse).then_some(position);
+        let positions: Vec<usize> = self.pulses.iter().enumerate().filter_map(place).collect();
+        self.refuse(&positions, field, detail);
+        positions.len()
+    }
+
     /// The index in the request of the valid pulse at `position`.
     pub fn index_of(indices: &[u32], position: usize) -> usize {
         indices.get(position).map_or(position, |&index| index as usize)
@@ -257,7 +287,7 @@ mod tests {
         let parsed = json(&format!("[{}1]", "0,".repeat(ERRORS_KEPT_MAX + 4))).unwrap();
         assert_eq!((parsed.errors.len(), parsed.errors_omitted), (ERRORS_KEPT_MAX, 5));
         assert_eq!(parsed.total, ERRORS_KEPT_MAX + 5);
-        let repeated = one_with(&r#""use_unit":"KB","#.repeat(1000).trim_end_matches(','));
+        let repeated = one_with(r#""use_unit":"KB","#.repeat(1000).trim_end_matches(','));
         assert_eq!(errors(&repeated), [(0, "use_unit"), (0, "used_amount")]);
     }
 
@@ -268,6 +298,21 @@ mod tests {
         assert_eq!(parsed.errors[0].index, 1);
         let indices: Vec<usize> = (0..3).map(|position| Parsed::index_of(&parsed.indices, position)).collect();
         assert_eq!(indices, [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_refused_later_keeps_its_index() {
+        let of = |tenant: &str| GOOD.replace("tenant_xpto", tenant);
+        let body = format!("[{},{{}},{},{},{}]", of("a"), of("b"), of("a"), of("c"));
+        let mut parsed = json(&body).unwrap();
+        assert_eq!(parsed.refuse_if(|pulse| pulse.key.tenant_id() == "a", "tenant_id", "no"), 2);
+        let left: Vec<usize> = (0..2).map(|position| Parsed::index_of(&parsed.indices, position)).collect();
+        assert_eq!((parsed.pulses.len(), left), (2, vec![2, 4]));
+        let errors: Vec<usize> = parsed.errors.iter().map(|item| item.index).collect();
+        assert_eq!(errors, [0, 1, 1, 1, 1, 3]);
+        assert_eq!(parsed.refuse_if(|pulse| pulse.key.tenant_id() == "a", "tenant_id", "no"), 0);
+        parsed.refuse(&[0], "tenant_id", "no");
+        assert_eq!(Parsed::index_of(&parsed.indices, 0), 4);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::commit::health::StoreHealth;
 use crate::config::IntakeSettings;
 use crate::intake::answer::PendingAnswer;
+use crate::intake::rate::RateLimiter;
+use crate::keys::ApiKeys;
 use crate::metrics::Metrics;
 use crate::queue::QueueSender;
 use crate::store::Store;
@@ -14,6 +17,12 @@ use crate::store::Store;
 pub struct Intake {
     /// Limits.
     pub settings: IntakeSettings,
+    /// Who may send pulses.
+    pub keys: ApiKeys,
+    /// How many of them; `None` for any number.
+    pub limiter: Option<RateLimiter>,
+    /// Length of a window.
+    pub interval: Duration,
     /// Where valid pulses go.
     pub queue: QueueSender<PendingAnswer>,
     /// Whether the store takes pulses.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
-use crate::door;
+use crate::door::DoorStats;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
 use crate::metrics::Metrics;
@@ -74,6 +74,7 @@ pub struct Turns {
     in_flight: AtomicUsize,
     pool: OnceLock<Pool<Job>>,
     metrics: Metrics,
+    door: Arc<DoorStats>,
 }
 
 #[derive(Default)]
@@ -90,14 +91,15 @@ struct Turn {
 }
 
 impl Turns {
-    /// No connections yet. [`Turns::set_pool`] must follow before the first request.
-    pub fn new(metrics: Metrics) -> Arc<Self> {
+    /// No connections yet of those that come through this door. [`Turns::set_pool`] must follow before the first request.
+    pub fn new(metrics: Metrics, door: Arc<DoorStats>) -> Arc<Self> {
         Arc::new(Turns {
             stripes: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             in_flight: AtomicUsize::new(0),
             pool: OnceLock::new(),
             metrics,
+            door,
         })
     }
 
@@ -178,7 +180,7 @@ impl Waiting {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(client) = &self.connection {
-            door::answered(client);
+            self.turns.door.answered(client);
         }
         let next = self.connection.and_then(|address| self.turns.pass_on(&address));
         match next {
@@ -294,11 +296,14 @@ impl Exchange {
         if is_ingest {
             turn.turns.metrics.observe_request(started.elapsed());
         }
-        if !is_whole {
-            turn.connection.iter().for_each(door::hang_up);
+        let reply = if is_whole { reply } else { reply.closing() };
+        let hang_up = || turn.connection.iter().for_each(|client| turn.turns.door.hang_up(client));
+        if reply.closes() {
+            hang_up();
         }
-        if let Err(error) = reply.write(request, !is_whole) {
+        if let Err(error) = reply.write(request) {
             log::debug!("an answer was not taken by its client: {error}");
+            hang_up();
         }
         drop(turn);
     }

@@ -1,12 +1,16 @@
 //! `POST /ingest`: validate, queue, and answer with what became of the pulses.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::intake::answer::{PendingAnswer, RETRY_IS_SAFE};
+use crate::intake::auth;
 use crate::intake::body::{self, BodyFormat, Parsed};
 use crate::intake::context::Intake;
 use crate::intake::exchange::{BodyError, Exchange};
+use crate::intake::rate::{Advice, RateLimiter, advised};
 use crate::intake::respond::{Counts, Reply};
+use crate::keys::ring::Grant;
 use crate::metrics::TurnedAway;
 use crate::pulse::ID_BYTES_MAX;
 use crate::queue::{QueueItem, Refused};
@@ -17,18 +21,19 @@ use crate::queue::{QueueItem, Refused};
 /// The exchange and its answer, if it ends here.
 #[expect(clippy::result_large_err, reason = "the exchange goes back to the one who must answer it")]
 pub fn accept(intake: &Arc<Intake>, mut exchange: Exchange) -> Result<(), (Exchange, Reply)> {
-    let parsed = match read(intake, &mut exchange) {
-        Ok(parsed) => parsed,
+    let Admitted { parsed, lenient, advice } = match read(intake, &mut exchange) {
+        Ok(admitted) => admitted,
         Err(reply) => return Err((exchange, reply)),
     };
     if parsed.pulses.is_empty() {
         let counts = Counts { accepted: 0, duplicates: 0 };
-        return Err((exchange, Reply::counted(counts, &parsed.errors)));
+        let reply = Reply::counted(counts, &parsed.errors);
+        return Err((exchange, advised(advice, reply)));
     }
     let Parsed { pulses, indices, errors, list, .. } = parsed;
     let deadline = exchange.started() + intake.settings.request_timeout;
-    let lenient = prefers_lenient(&exchange);
-    let acknowledgement = PendingAnswer { exchange, indices, errors, list, lenient };
+    let interval = intake.interval;
+    let acknowledgement = PendingAnswer { exchange, indices, errors, list, lenient, advice, interval };
     let (item, why, reply) = match intake.queue.offer(QueueItem { pulses, deadline, acknowledgement }) {
         Ok(()) => return Ok(()),
         Err(Refused::Full(item)) => {
@@ -43,11 +48,23 @@ pub fn accept(intake: &Arc<Intake>, mut exchange: Exchange) -> Result<(), (Excha
 
 /// 503 for requests that come during a drain.
 pub fn draining() -> Reply {
-    Reply::unavailable("draining", &format!("this instance is shutting down; {RETRY_IS_SAFE}"))
+    Reply::unavailable("draining", &format!("this instance is shutting down; {RETRY_IS_SAFE}")).closing()
 }
 
-/// The valid pulses of a request, or the answer that refuses it.
-fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Parsed, Reply> {
+/// The pulses of a request that go on to the queue.
+struct Admitted {
+    parsed: Parsed,
+    /// See [`PendingAnswer::lenient`].
+    lenient: bool,
+    /// See [`PendingAnswer::advice`].
+    advice: Option<Advice>,
+}
+
+/// The pulses of a request that may be stored, or the answer that refuses it.
+fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Admitted, Reply> {
+    // First of all, so that strangers are not read.
+    let grant = auth::grant(&intake.keys, exchange)
+        .inspect_err(|_| intake.metrics.count_turned_away(TurnedAway::Unauthorized, 1))?;
     let format = body_format(exchange)?;
     if let Some(encoding) = exchange.header("Content-Encoding").filter(|value| !value.eq_ignore_ascii_case("identity"))
     {
@@ -67,25 +84,76 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Parsed, Reply> {
         intake.metrics.count_turned_away(TurnedAway::Invalid, 1);
         Reply::problem(400, "malformed-body", &malformed.to_string())
     })?;
-    if !parsed.errors.is_empty() {
-        let lenient = prefers_lenient(exchange);
-        let invalid = if lenient { parsed.total - parsed.pulses.len() } else { parsed.total };
-        intake.metrics.count_turned_away(TurnedAway::Invalid, invalid);
-        let detail = if parsed.errors_omitted == 0 {
-            "nothing of this request was stored"
-        } else {
-            "nothing of this request was stored: there are more mistakes than an answer could name"
-        };
-        if !parsed.list || !lenient || parsed.errors_omitted > 0 {
-            return Err(Reply::invalid(422, "invalid-pulse", detail, &parsed.errors, parsed.errors_omitted, None));
-        }
-    }
+    let lenient = parsed.list && prefers_lenient(exchange);
+    let parsed = keep_allowed(intake, parsed, grant.as_deref(), lenient)?;
     if !parsed.pulses.is_empty() && !intake.health.is_up() {
         intake.metrics.count_turned_away(TurnedAway::StoreDown, parsed.pulses.len());
         let detail = format!("the store does not take pulses now; {RETRY_IS_SAFE}");
         return Err(Reply::unavailable("store-unavailable", &detail));
     }
-    Ok(parsed)
+    match &intake.limiter {
+        Some(limiter) => keep_within_limit(intake, limiter, parsed, lenient),
+        None => Ok(Admitted { parsed, lenient, advice: None }),
+    }
+}
+
+/// What is valid and allowed by the key. Anything else refuses the whole request, unless it is lenient.
+fn keep_allowed(intake: &Intake, mut parsed: Parsed, grant: Option<&Grant>, lenient: bool) -> Result<Parsed, Reply> {
+    let (mut invalid, mut forbidden) = (parsed.total - parsed.pulses.len(), 0);
+    if let Some(grant) = grant {
+        let detail = "is none that this API key may send for";
+        forbidden = parsed.refuse_if(|pulse| !grant.covers(&pulse.key), "tenant_id", detail);
+        let detail = "is required by this API key, unless the request has an Idempotency-Key";
+        invalid += parsed.refuse_if(|pulse| grant.misses_id(pulse), "pulse_id", detail);
+    }
+    // A lenient answer names every pulse that was not stored; one that can't is no answer.
+    let lenient = lenient && parsed.errors_omitted == 0;
+    let (status, slug, why) = match (invalid, forbidden) {
+        (0, 0) => return Ok(parsed),
+        (_, 0) => (422, "invalid-pulse", TurnedAway::Invalid),
+        (_, _) => (403, "forbidden", TurnedAway::Forbidden),
+    };
+    if lenient {
+        intake.metrics.count_turned_away(TurnedAway::Invalid, invalid);
+        intake.metrics.count_turned_away(TurnedAway::Forbidden, forbidden);
+        return Ok(parsed);
+    }
+    intake.metrics.count_turned_away(why, parsed.total);
+    let detail = if parsed.errors_omitted == 0 {
+        "nothing of this request was stored"
+    } else {
+        "nothing of this request was stored: there are more mistakes than an answer could name"
+    };
+    Err(Reply::invalid(status, slug, detail, &parsed.errors, parsed.errors_omitted, None))
+}
+
+/// What its tenants may still send. Anything more refuses the whole request, unless it is lenient. What is taken here
+/// counts for the tenant even if the queue has no room for it.
+fn keep_within_limit(
+    intake: &Intake,
+    limiter: &RateLimiter,
+    mut parsed: Parsed,
+    lenient: bool,
+) -> Result<Admitted, Reply> {
+    let (pulses, now) = (&parsed.pulses, Instant::now());
+    let taken = if lenient { limiter.take_some(pulses, now) } else { limiter.take_all(pulses, now) };
+    let Err(excess) = taken else { return Ok(Admitted { parsed, lenient, advice: None }) };
+    let refused = if lenient { excess.positions.len() } else { parsed.total };
+    intake.metrics.count_turned_away(TurnedAway::RateLimited, refused);
+    parsed.refuse(&excess.positions, "tenant_id", "sends more pulses a second than it may");
+    if lenient && parsed.errors_omitted == 0 {
+        return Ok(Admitted { parsed, lenient, advice: Some(excess.advice) });
+    }
+    let detail =
+        format!("a tenant named here sends more pulses a second than it may (TENANT_RATE_LIMIT); {RETRY_IS_SAFE}");
+    Err(excess.advice.give(Reply::invalid(
+        429,
+        "tenant-rate-limit",
+        &detail,
+        &parsed.errors,
+        parsed.errors_omitted,
+        None,
+    )))
 }
 
 fn body_format(exchange: &Exchange) -> Result<BodyFormat, Reply> {

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use crate::amount::Amount;
-use crate::pulse::{AggregateKey, ID_BYTES_MAX, Pulse, PulseId, Unit};
+use crate::pulse::{self, AggregateKey, Pulse, PulseId, Unit};
 
 /// What is wrong with one member of a pulse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,15 +303,7 @@ fn required<T, U>(
 }
 
 fn checked_id(id: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
-    if id.is_empty() || id.len() > ID_BYTES_MAX {
-        return Err(format!("must have 1 to {ID_BYTES_MAX} bytes, it has {}", id.len()));
-    }
-    // Letters and digits, by far the most, need no decoding.
-    let plain = id.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if !plain && id.chars().any(char::is_control) {
-        return Err("must not have control characters".to_owned());
-    }
-    Ok(id)
+    pulse::check_id(&id).map(|()| id)
 }
 
 fn checked_amount(digits: Digits<'_>) -> Result<Amount, String> {

@@ -1,9 +1,13 @@
 //! From a client's connection to the queue, and back with the answer. The only module that knows HTTP on this side.
 
 pub mod server;
+pub mod listener;
+pub mod routes;
 pub mod exchange;
 pub mod pool;
+pub mod auth;
 pub mod ingest;
+pub mod rate;
 pub mod body;
 pub mod json;
 pub mod context;

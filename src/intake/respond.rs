@@ -1,7 +1,7 @@
 //! Answers: what they say, and their bytes on the wire.
 
 use std::io::{self, Write};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tiny_http::{Method, Request, StatusCode};
@@ -12,6 +12,10 @@ use crate::intake::body::ItemError;
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 /// How many mistakes a strict refusal names; a list of ten thousand bad pulses is not worth a megabyte of answer.
 const ERRORS_MAX: usize = 100;
+/// Bytes of a body that are sent without a second thought.
+const SHORT_BYTES: usize = 4 << 10;
+/// How long writing one answer may take.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// An answer, complete before its first byte is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +25,8 @@ pub struct Reply {
     content_type: &'static str,
     body: Vec<u8>,
     retry_after_seconds: Option<u32>,
-    allow: Option<&'static str>,
+    more: Vec<(&'static str, String)>,
+    closes: bool,
 }
 
 /// The members of a problem document, `application/problem+json` (RFC 9457).
@@ -89,12 +94,13 @@ impl<'a> ErrorMember<'a> {
 impl Reply {
     /// 204: stored.
     pub fn stored() -> Self {
-        Reply { status: 204, content_type: "", body: Vec::new(), retry_after_seconds: None, allow: None }
+        let (content_type, body, more) = ("", Vec::new(), Vec::new());
+        Reply { status: 204, content_type, body, retry_after_seconds: None, more, closes: false }
     }
 
     /// 204: what may be asked of the server.
     pub fn allowed(methods: &'static str) -> Self {
-        Reply { allow: Some(methods), ..Reply::stored() }
+        Reply::stored().with_header("Allow", methods.to_owned())
     }
 
     /// A document with this type and body.
@@ -140,23 +146,51 @@ impl Reply {
 
     /// 503, to be tried again after [`RETRY_AFTER_SECONDS`].
     pub fn unavailable(slug: &str, detail: &str) -> Self {
-        Self::problem(503, slug, detail).retry_later()
+        Self::problem(503, slug, detail).retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// 503 for a list of which some pulses may be stored.
     pub fn half_stored(slug: &str, detail: &str, fates: Fates) -> Self {
-        Self::problem_with(503, slug, detail, Problem { fates: Some(fates), ..Problem::default() }).retry_later()
+        Self::problem_with(503, slug, detail, Problem { fates: Some(fates), ..Problem::default() })
+            .retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// 405 with the methods that are allowed.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let refusal = Self::problem(405, "method-not-allowed", &format!("the methods allowed here are {allow}"));
-        Reply { allow: Some(allow), ..refusal }
+        refusal.with_header("Allow", allow.to_owned())
     }
 
     /// Adds `Retry-After`.
-    pub fn retry_later(self) -> Self {
-        Reply { retry_after_seconds: Some(RETRY_AFTER_SECONDS), ..self }
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Reply { retry_after_seconds: Some(seconds), ..self }
+    }
+
+    /// Ends the connection with this answer.
+    pub fn closing(self) -> Self {
+        Reply { closes: true, ..self }
+    }
+
+    /// Whether the connection ends with it.
+    pub fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// Whether it fits any client's buffer, so that writing it does not block.
+    pub fn is_short(&self) -> bool {
+        self.body.len() <= SHORT_BYTES
+    }
+
+    /// Adds a header.
+    pub fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// A header's value.
+    #[cfg(test)]
+    pub fn header(&self, wanted: &str) -> Option<String> {
+        self.headers().into_iter().find_map(|(name, value)| (name == wanted).then_some(value))
     }
 
     fn problem_with(status: u16, slug: &str, detail: &str, members: Problem<'_>) -> Self {
@@ -178,16 +212,17 @@ impl Reply {
         if let Some(seconds) = self.retry_after_seconds {
             headers.push(("Retry-After", seconds.to_string()));
         }
-        if let Some(allow) = self.allow {
-            headers.push(("Allow", allow.to_owned()));
-        }
+        headers.extend(self.more.iter().cloned());
         headers
     }
 
-    /// Writes the answer, and says whether the connection ends with it.
-    pub fn write(self, request: Request, closes: bool) -> io::Result<()> {
+    /// Writes the answer.
+    ///
+    /// # Errors
+    /// The client is gone, or takes it too slowly.
+    pub fn write(self, request: Request) -> io::Result<()> {
         let is_head = *request.method() == Method::Head;
-        let connection = if closes { Some("close") } else { connection_header(&request) };
+        let connection = if self.closes { Some("close") } else { connection_header(&request) };
         let mut bytes = Vec::with_capacity(256 + self.body.len());
         let title = StatusCode(self.status).default_reason_phrase();
         let date = httpdate::HttpDate::from(SystemTime::now());
@@ -206,10 +241,25 @@ impl Reply {
         if !is_head {
             bytes.extend_from_slice(&self.body);
         }
-        let mut writer = request.into_writer();
-        writer.write_all(&bytes)?;
-        writer.flush()
+        write_in_time(&mut *request.into_writer(), &bytes)
     }
+}
+
+/// A client that takes a few bytes now and then never times out a single write, only the whole answer.
+fn write_in_time(writer: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    let deadline = Instant::now() + WRITE_MAX;
+    while !bytes.is_empty() {
+        match writer.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if !bytes.is_empty() && Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    writer.flush()
 }
 
 /// What the connection's fate is, where the protocol's version leaves a doubt (RFC 9112, section 9.3).

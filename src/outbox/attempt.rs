@@ -79,6 +79,7 @@ impl Courier {
                     response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec().unwrap_or_default();
                 classify(response.status(), response.headers(), &answer, SystemTime::now())
             }
+            Err(error @ (Error::Http(_) | Error::BadUri(_))) => Verdict::Misconfigured(error.to_string()),
             Err(error) => Verdict::Retry {
                 ambiguous: may_have_arrived(&error),
                 not_before: Duration::ZERO,
@@ -127,14 +128,20 @@ fn excerpt(answer: &[u8]) -> String {
 
 /// Whether any byte of the request may have reached the receiver.
 fn may_have_arrived(error: &Error) -> bool {
-    !matches!(
-        error,
+    match error {
         Error::HostNotFound
-            | Error::ConnectionFailed
-            | Error::BadUri(_)
-            | Error::Tls(_)
-            | Error::Timeout(Timeout::Resolve | Timeout::Connect)
-    ) && !matches!(error, Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        | Error::ConnectionFailed
+        | Error::Tls(_)
+        | Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused && !is_bad_certificate(error),
+        _ => true,
+    }
+}
+
+/// The handshake ends with it, before the first byte of the request is sent.
+fn is_bad_certificate(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]
@@ -186,6 +193,10 @@ mod tests {
     fn only_what_never_left_is_unambiguous() {
         assert!(!may_have_arrived(&Error::HostNotFound));
         assert!(!may_have_arrived(&Error::Io(std::io::ErrorKind::ConnectionRefused.into())));
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let handshake = std::io::Error::new(std::io::ErrorKind::InvalidData, expired);
+        assert!(!may_have_arrived(&Error::Io(handshake)));
+        assert!(may_have_arrived(&Error::Io(std::io::ErrorKind::InvalidData.into())));
         assert!(may_have_arrived(&Error::Io(std::io::ErrorKind::ConnectionReset.into())));
         assert!(may_have_arrived(&Error::Timeout(Timeout::Global)));
     }

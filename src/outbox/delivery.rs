@@ -108,19 +108,28 @@ impl Delivery {
     /// Hands out as many due batches as may be in flight. A slow batch keeps only its own place.
     fn dispatch_due(&self, jobs: &Sender<Job>, in_flight: &mut BTreeSet<BatchId>) -> Result<(), StoreError> {
         let allowance = self.breaker().allowance(Instant::now(), self.settings.concurrency);
+        let mut failed = Ok(());
         for (shard, token) in self.leases.held() {
             let room = allowance.saturating_sub(in_flight.len());
             if room == 0 {
                 break;
             }
             let except: Vec<BatchId> = in_flight.iter().cloned().collect();
-            for entry in self.store.due(shard, room, &except)? {
+            let due = match self.store.due(shard, room, &except) {
+                Ok(due) => due,
+                // A damaged shard must not hold up the others.
+                Err(error) => {
+                    failed = Err(error);
+                    continue;
+                }
+            };
+            for entry in due {
                 in_flight.insert(entry.batch.id.clone());
                 // The threads that take jobs outlive this one.
                 let _ = jobs.send(Job { entry, token });
             }
         }
-        Ok(())
+        failed
     }
 
     fn work(&self, jobs: &Receiver<Job>, done: &Sender<BatchId>) {
@@ -129,7 +138,7 @@ impl Delivery {
                 Ok(()) => {}
                 Err(StoreError::Fenced) => {
                     log::warn!("batch {}: the lease went to another process, which delivers it again", entry.batch.id);
-                    self.leases.lose(entry.batch.shard);
+                    self.leases.lose_token(entry.batch.shard, token);
                 }
                 Err(error) => {
                     self.metrics.count_store_error(&error);
@@ -154,8 +163,15 @@ impl Delivery {
             log::error!("batch {id}: {reason}");
             return self.store.settle(token, id, &Settlement::DeadLetter { reason });
         }
-        if !self.store.begin_attempt(token, id)? {
-            return Ok(());
+        match self.store.begin_attempt(token, id) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                // It may have been noted all the same, and nothing was sent.
+                let (delay, ambiguous_since) = (PAUSE_AFTER_ERROR, entry.ambiguous_since);
+                let settlement = Settlement::Retry { delay, ambiguous_since, error: error.to_string() };
+                return self.store.settle(token, id, &settlement).and(Err(error));
+            }
         }
         let started = Instant::now();
         let verdict = self.courier.post(&entry.batch);

@@ -25,6 +25,14 @@ impl Leases {
         self.lock().remove(&shard).is_some()
     }
 
+    /// Forgets a lease that was refused under this token; one that was taken anew since stays.
+    pub fn lose_token(&self, shard: u16, token: FencingToken) {
+        let mut held = self.lock();
+        if held.get(&shard) == Some(&token) {
+            held.remove(&shard);
+        }
+    }
+
     /// Every held shard with its token.
     pub fn held(&self) -> Vec<(u16, FencingToken)> {
         self.lock().iter().map(|(&shard, &token)| (shard, token)).collect()
@@ -37,5 +45,21 @@ impl Leases {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, FencingToken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outdated_refusal_takes_no_newer_lease() {
+        let leases = Leases::new();
+        assert!(leases.hold(0, FencingToken(2)));
+        assert!(!leases.hold(0, FencingToken(2)));
+        leases.lose_token(0, FencingToken(1));
+        assert_eq!(leases.token(0), Some(FencingToken(2)));
+        leases.lose_token(0, FencingToken(2));
+        assert!(leases.held().is_empty());
     }
 }

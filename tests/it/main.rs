@@ -4,6 +4,8 @@ mod support;
 
 // What is said at the start: variables, `.env`, secrets.
 mod settings;
+// Who may send, how much, and what is served where.
+mod keys;
 // Every kind of body and its answer.
 mod ingest;
 // HTTP: framing, methods, paths, connections.

@@ -34,6 +34,9 @@ fn every_mistake_is_named_at_once() {
         ("LOG_LEVEL", "loud"),
         ("CHANNEL_CAPACITY", "-1"),
         ("REDIS_URL_FILE", "/no/such/file"),
+        ("ADMIN_ADDR", "9070"),
+        ("API_KEYS_FILE", "/no/such/file"),
+        ("TENANT_RATE_LIMIT", "0"),
     ];
     let output = run(&["serve"], &mistakes);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -139,7 +142,7 @@ fn the_example_names_every_variable_and_no_other() {
 
 #[test]
 fn the_help_of_every_command_is_shown() {
-    for command in ["serve", "receive", "produce", "demo", "ledger", "dead-letters"] {
+    for command in ["serve", "receive", "produce", "demo", "ledger", "dead-letters", "keys"] {
         let output = run(&[command, "--help"], &[]);
         assert!(output.status.success() && text(&output).contains("Usage: ingestor"), "{}", text(&output));
     }

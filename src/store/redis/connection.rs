@@ -1,6 +1,6 @@
 //! Connections to one Redis: opened with time limits, checked when they were idle, dropped once anything went wrong.
 
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
@@ -14,8 +14,10 @@ const IO_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is checked before use, so that a Redis that went away meanwhile is noticed before
 /// anything is sent.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// Idle connections kept for the delivery side.
-const POOL_MAX: usize = 4;
+/// Connections of the delivery side and of operators' requests at once; a further call waits for one.
+pub const LINKS_MAX: usize = 16;
+/// Those of them that are kept while idle.
+const IDLE_LINKS_MAX: usize = 4;
 
 /// Where Redis is and how long to wait for it. Holds the password, so it has no `Debug`.
 pub(super) struct Target {
@@ -152,15 +154,31 @@ pub(super) enum Repeat {
     Never,
 }
 
-/// The connections that the delivery side shares.
+/// The connections that the delivery side and the operators' requests share: never more than [`LINKS_MAX`].
 pub(super) struct Pool {
     target: Target,
-    idle: Mutex<Vec<Link>>,
+    links: Mutex<Links>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Links {
+    idle: Vec<Link>,
+    in_use: usize,
+}
+
+/// The right to use a connection. Dropped, it makes room for another one.
+struct Seat<'p>(&'p Pool);
+
+/// A connection on loan.
+struct Loan<'p> {
+    link: Link,
+    seat: Seat<'p>,
 }
 
 impl Pool {
     pub(super) fn new(target: Target) -> Self {
-        Pool { target, idle: Mutex::new(Vec::new()) }
+        Pool { target, links: Mutex::default(), returned: Condvar::new() }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -189,28 +207,22 @@ impl Pool {
     }
 
     pub(super) fn load_scripts(&self) -> Result<(), StoreError> {
-        let mut link = self.take()?;
-        link.load_scripts()?;
-        self.put_back(link);
-        Ok(())
+        self.borrow()?.using(Link::load_scripts)
     }
 
     fn exchange(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
         let mut sent = false;
         let mut tries = if repeat == Repeat::Never { 1 } else { 2 };
         loop {
-            let mut link = match self.take() {
-                Ok(link) => link,
+            let loan = match self.borrow() {
+                Ok(loan) => loan,
                 Err(StoreError::Unavailable(text)) if sent && repeat == Repeat::Write => {
                     return Err(StoreError::Unknown(text));
                 }
                 Err(error) => return Err(error),
             };
-            match link.exchange(commands) {
-                Ok(values) => {
-                    self.put_back(link);
-                    return Ok(values);
-                }
+            match loan.using(|link| link.exchange(commands)) {
+                Ok(values) => return Ok(values),
                 Err(error) => {
                     sent = true;
                     tries -= 1;
@@ -225,22 +237,50 @@ impl Pool {
         }
     }
 
-    fn take(&self) -> Result<Link, StoreError> {
-        loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(mut link) = idle else { break };
-            if link.check().is_ok() {
-                return Ok(link);
-            }
+    /// Waits for one if all are in use. Without a bound a store that stalls would cost a descriptor a request.
+    fn borrow(&self) -> Result<Loan<'_>, StoreError> {
+        let links = self.lock();
+        let waited = self.returned.wait_timeout_while(links, IO_TIMEOUT, |links| links.in_use >= LINKS_MAX);
+        let (mut links, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if links.in_use >= LINKS_MAX {
+            return Err(StoreError::Unavailable("every connection to Redis waits for an answer".to_owned()));
         }
-        self.target.connect(IO_TIMEOUT)
+        links.in_use += 1;
+        let idle = links.idle.pop();
+        drop(links);
+        let seat = Seat(self);
+        let usable = idle.and_then(|mut link| link.check().is_ok().then_some(link));
+        let link = match usable {
+            Some(link) => link,
+            None => self.target.connect(IO_TIMEOUT)?,
+        };
+        Ok(Loan { link, seat })
     }
 
-    fn put_back(&self, link: Link) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < POOL_MAX {
-            idle.push(link);
+    fn lock(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Loan<'_> {
+    /// Uses the connection, and gives it back unless that failed: then an answer may still be under way on it.
+    fn using<T, E>(self, act: impl FnOnce(&mut Link) -> Result<T, E>) -> Result<T, E> {
+        let Loan { mut link, seat } = self;
+        let result = act(&mut link);
+        if result.is_ok() {
+            let mut links = seat.0.lock();
+            if links.idle.len() < IDLE_LINKS_MAX {
+                links.idle.push(link);
+            }
         }
+        result
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.lock().in_use -= 1;
+        self.0.returned.notify_one();
     }
 }
 

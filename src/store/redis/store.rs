@@ -54,6 +54,28 @@ impl RedisStore {
         flag(&self.run(command, repeat)?)
     }
 
+    /// As [`RedisStore::step`], and the replicas that a group needs must have it too, with everything before it.
+    fn replicated_step(&self, token: FencingToken, id: &BatchId, argument: &[u8]) -> Result<bool, StoreError> {
+        let Some((_, keys)) = self.keys_of(id) else { return Ok(false) };
+        let wanted = self.shared.wait_replicas;
+        if wanted == 0 {
+            return self.step(Some(token), id, &[argument], Repeat::Never);
+        }
+        let mut command =
+            SCRIPTS.settle.call(&[&keys.lease, &keys.ledger, &keys.outbox, &keys.frozen, &keys.dead, &keys.batch(id)]);
+        command.arg(token.to_string()).arg(id.as_str()).arg(argument);
+        let mut wait = Cmd::new();
+        wait.arg("WAIT").arg(wanted).arg(self.shared.wait_timeout.as_millis().max(1) as u64);
+        let answers = self.shared.pool.run_all(&[command, wait], Repeat::Never)?;
+        let [done, reached] = &answers[..] else { return Err(StoreError::Corrupt("expected two answers".to_owned())) };
+        let reached = integer(reached)?;
+        if reached < i64::from(wanted) {
+            let text = format!("{reached} of {wanted} replicas have the batch, so it is not sent yet");
+            return Err(StoreError::Unavailable(text));
+        }
+        flag(done)
+    }
+
     /// Reads listed batches, in order, without those that are gone by now.
     fn batches(&self, keys: &ShardKeys, listed: Vec<Listed>) -> Result<Vec<(Listed, Record)>, StoreError> {
         if listed.is_empty() {
@@ -265,7 +287,8 @@ impl Store for RedisStore {
     }
 
     fn begin_attempt(&self, token: FencingToken, id: &BatchId) -> Result<bool, StoreError> {
-        self.step(Some(token), id, &[b"attempt"], Repeat::Never)
+        // A batch that a fail-over could take back would be frozen again with other bytes under its id.
+        self.replicated_step(token, id, b"attempt")
     }
 
     fn settle(&self, token: FencingToken, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisError, Value};
 use uuid::Uuid;
 
 use super::Shared;
@@ -186,25 +186,23 @@ impl RedisWriter {
         }
         let lost = |error| Failed::Passing(StoreError::Unavailable(format!("no answer from Redis: {error}")));
         link.send(&bytes).map_err(lost)?;
-        let mut failed = None;
-        for (call, before) in calls.iter_mut().zip(&before) {
-            if !matches!(before, State::Answered(_)) {
-                let value = link.receive().map_err(lost)?;
-                failed = worse(failed, call.take_answer(value, before));
+        let answered = read_answers(&mut link, calls, &before).map_err(lost);
+        let replicated = match &answered {
+            Ok(_) if self.store.wait_replicas > 0 => {
+                link.receive().map_err(lost).and_then(|value| self.check_replicas(&value))
             }
-        }
-        if self.store.wait_replicas > 0 {
-            let value = link.receive().map_err(lost)?;
-            if let Err(failure) = self.check_replicas(&value) {
-                // Applied, but not yet where it was promised to be: to be sent again for the same verdicts.
-                for (call, before) in calls.iter_mut().zip(&before) {
-                    if *before != call.state && matches!(call.state, State::Answered(_)) {
-                        call.state = State::Ambiguous;
-                    }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failed::Passing(StoreError::Unavailable("the replicas were not asked".to_owned()))),
+        };
+        if self.store.wait_replicas > 0 && replicated.is_err() {
+            // Applied, but perhaps not where it was promised to be: to be sent again for the same verdicts.
+            for (call, before) in calls.iter_mut().zip(&before) {
+                if *before != call.state && matches!(call.state, State::Answered(_)) {
+                    call.state = State::Ambiguous;
                 }
-                failed = worse(failed, Some(failure));
             }
         }
+        let failed = worse(answered?, replicated.err());
         if matches!(failed, Some(Failed::ScriptUnknown)) {
             link.load_scripts().map_err(Failed::Passing)?;
         }
@@ -271,6 +269,18 @@ impl Call {
             other => Some(Failed::Final(corrupt("expected verdicts", other))),
         }
     }
+}
+
+/// Reads one answer for each call that had none before this attempt; returns the worst of what Redis refused.
+fn read_answers(link: &mut Link, calls: &mut [Call], before: &[State]) -> Result<Option<Failed>, RedisError> {
+    let mut failed = None;
+    for (call, before) in calls.iter_mut().zip(before) {
+        if !matches!(before, State::Answered(_)) {
+            let value = link.receive()?;
+            failed = worse(failed, call.take_answer(value, before));
+        }
+    }
+    Ok(failed)
 }
 
 /// The failure that decides how to go on.

@@ -178,6 +178,47 @@ fn an_emptied_redis_is_noticed() {
 }
 
 #[test]
+fn a_verdict_without_the_replicas_word_is_no_acknowledgement() {
+    let server = RedisServer::start(&[]);
+    let proxy = CuttingProxy::start(server.socket());
+    let wait_timeout = Duration::from_millis(50);
+    for shards in [1, 3] {
+        let redis = RedisSettings {
+            wait_replicas: 1,
+            wait_timeout,
+            shards: Some(shards),
+            key_prefix: format!("with {shards}"),
+            ..RedisSettings::new(proxy.url())
+        };
+        let store = RedisStore::open(&redis, &settings(NEVER)).unwrap();
+        let keys: Vec<_> = (0..9).map(|tenant| key(&format!("t{tenant}"), "sku")).collect();
+        let group: Vec<_> = keys.iter().map(|key| plain(key, 1)).collect();
+        let mut writer = store.writer();
+        proxy.cut_behind_the_answer(u32::MAX);
+        let answer = writer.commit(&group, Duration::from_millis(300));
+        proxy.cut(0);
+        assert_eq!(answer.outcomes, [Unknown; 9]);
+        assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(9), "each at most once all the same");
+    }
+}
+
+#[test]
+fn a_batch_is_not_sent_before_the_replicas_have_it() {
+    let server = RedisServer::start(&[]);
+    let wait_timeout = Duration::from_millis(50);
+    let redis = RedisSettings { wait_replicas: 1, wait_timeout, ..RedisSettings::new(server.url()) };
+    let store = RedisStore::open(&RedisSettings { wait_replicas: 0, ..redis.clone() }, &settings(SHORT)).unwrap();
+    add(&store, &[plain(&key("a", "sku"), 1)]);
+    let deliverer = Deliverer::new(&store);
+    deliverer.toggle();
+    let batches = deliverer.freeze_all(10);
+    let careful = RedisStore::open(&redis, &settings(SHORT)).unwrap();
+    let begun = careful.begin_attempt(deliverer.token(0), &batches[0].id);
+    assert!(matches!(begun, Err(StoreError::Unavailable(_))), "{begun:?}");
+    assert!(store.begin_attempt(deliverer.token(0), &batches[0].id).unwrap());
+}
+
+#[test]
 fn a_group_is_acknowledged_once_replicas_have_it() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let master = RedisServer::start(&[("port", &port), ("repl-diskless-sync-delay", "0")]);

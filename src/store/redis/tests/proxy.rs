@@ -12,22 +12,23 @@ use std::thread;
 pub(super) struct CuttingProxy {
     directory: tempfile::TempDir,
     cuts: Arc<AtomicU32>,
+    late: Arc<AtomicBool>,
 }
 
 impl CuttingProxy {
     pub(super) fn start(server: PathBuf) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("proxy.sock")).unwrap();
-        let cuts = Arc::new(AtomicU32::new(0));
+        let (cuts, late) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
         thread::spawn({
-            let cuts = Arc::clone(&cuts);
+            let (cuts, late) = (Arc::clone(&cuts), Arc::clone(&late));
             move || {
                 for client in listener.incoming() {
-                    serve(client.unwrap(), &server, &cuts);
+                    serve(client.unwrap(), &server, &cuts, &late);
                 }
             }
         });
-        CuttingProxy { directory, cuts }
+        CuttingProxy { directory, cuts, late }
     }
 
     pub(super) fn url(&self) -> String {
@@ -39,13 +40,19 @@ impl CuttingProxy {
         self.cuts.store(answers, Ordering::SeqCst);
     }
 
+    /// As [`CuttingProxy::cut`], but passes what the script answers and loses what comes behind it.
+    pub(super) fn cut_behind_the_answer(&self, answers: u32) {
+        self.late.store(true, Ordering::SeqCst);
+        self.cut(answers);
+    }
+
     /// How many answers are still to be lost.
     pub(super) fn left(&self) -> u32 {
         self.cuts.load(Ordering::SeqCst)
     }
 }
 
-fn serve(client: UnixStream, server: &Path, cuts: &Arc<AtomicU32>) {
+fn serve(client: UnixStream, server: &Path, cuts: &Arc<AtomicU32>, late: &Arc<AtomicBool>) {
     // A server that is away: the client sees its connection closed.
     let Ok(server) = UnixStream::connect(server) else { return };
     let cutting = Arc::new(AtomicBool::new(false));
@@ -63,7 +70,15 @@ fn serve(client: UnixStream, server: &Path, cuts: &Arc<AtomicU32>) {
             });
         }
     });
-    thread::spawn(move || copy(server, client, |_| !cutting.load(Ordering::SeqCst)));
+    let late = Arc::clone(late);
+    let mut answers = 0;
+    thread::spawn(move || {
+        copy(server, client, |_| {
+            let cutting = cutting.load(Ordering::SeqCst);
+            answers += u32::from(cutting);
+            !cutting || (late.load(Ordering::SeqCst) && answers == 1)
+        });
+    });
 }
 
 /// Copies until either end closes or `pass` says no; then closes both.

@@ -1,21 +1,27 @@
 //! Every metric the program exports, in one registry that is passed down. No tenant and no SKU is ever a label.
 
+mod labels;
+mod register;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use crate::amount::Amount;
 use crate::clock::Timestamp;
 use crate::door::DoorStats;
+use crate::door::head::Refusal;
 use crate::generation::OpenGeneration;
 use crate::ledger::Ledger;
+use crate::metrics::labels::{OUTCOMES, error_kind, outcome_index, three_digits};
+use crate::metrics::register::{counter, counters, differences, gauge, histogram, int_gauge, register};
 use crate::pulse::Unit;
 use crate::store::{OutboxStatus, Outcome, StoreError};
+
+pub use crate::metrics::labels::{AttemptResult, TurnedAway};
 
 /// Upper bounds, in seconds, from a store in memory to one in trouble.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -54,26 +60,7 @@ struct Inner {
     connections_shed_total: IntCounter,
     requests_refused_total: IntCounterVec,
     breaker_open: IntGauge,
-}
-
-/// How a delivery attempt ended, as its metric's label says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the labels")]
-pub enum AttemptResult {
-    Confirmed,
-    Retry,
-    DeadLetter,
-    Paused,
-}
-
-/// Why pulses were turned away before they reached a worker, as the metric's label says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the labels")]
-pub enum TurnedAway {
-    Invalid,
-    QueueFull,
-    StoreDown,
-    Draining,
+    api_keys: IntGauge,
 }
 
 impl Metrics {
@@ -152,6 +139,7 @@ impl Metrics {
             ),
             lease_held: int_gauge(r, "ingestor_lease_held", "Shards whose lease this process holds"),
             breaker_open: int_gauge(r, "ingestor_breaker_open", "1 while deliveries pause behind the breaker"),
+            api_keys: int_gauge(r, "ingestor_api_keys", "API keys that are valid now; 0 if none are asked for"),
             registry,
         };
         inner.store_up.set(1);
@@ -181,13 +169,7 @@ impl Metrics {
 
     /// Counts pulses that never reached a worker.
     pub fn count_turned_away(&self, why: TurnedAway, pulses: usize) {
-        let label = match why {
-            TurnedAway::Invalid => "invalid",
-            TurnedAway::QueueFull => "queue_full",
-            TurnedAway::StoreDown => "not_stored",
-            TurnedAway::Draining => "draining",
-        };
-        self.0.pulses_total.with_label_values(&[label]).inc_by(pulses as u64);
+        self.0.pulses_total.with_label_values(&[why.label()]).inc_by(pulses as u64);
     }
 
     /// Counts an answered request.
@@ -210,25 +192,12 @@ impl Metrics {
 
     /// Counts a failed call to the store.
     pub fn count_store_error(&self, error: &StoreError) {
-        let kind = match error {
-            StoreError::Unavailable(_) => "unavailable",
-            StoreError::Unknown(_) => "unknown",
-            StoreError::Fenced => "fenced",
-            StoreError::Corrupt(_) => "corrupt",
-            StoreError::Misconfigured(_) => "misconfigured",
-        };
-        self.0.store_errors_total.with_label_values(&[kind]).inc();
+        self.0.store_errors_total.with_label_values(&[error_kind(error)]).inc();
     }
 
     /// Notes a delivery attempt for a batch with so many aggregates.
     pub fn observe_attempt(&self, result: AttemptResult, aggregates: u64, duration: Duration) {
-        let label = match result {
-            AttemptResult::Confirmed => "confirmed",
-            AttemptResult::Retry => "retry",
-            AttemptResult::DeadLetter => "dead_letter",
-            AttemptResult::Paused => "paused",
-        };
-        self.0.delivery_attempts_total.with_label_values(&[label]).inc();
+        self.0.delivery_attempts_total.with_label_values(&[result.label()]).inc();
         self.0.delivery_duration_seconds.observe(duration.as_secs_f64());
         match result {
             AttemptResult::Confirmed => self.0.pulses_sent_total.inc_by(aggregates),
@@ -257,15 +226,22 @@ impl Metrics {
         self.0.store_up.set(i64::from(store_up));
     }
 
-    /// What happened at the door, just before a scrape.
-    pub fn set_door(&self, door: &DoorStats) {
+    /// What happened at the doors, just before a scrape.
+    pub fn set_doors(&self, doors: &[Arc<DoorStats>]) {
+        let sum = |count: fn(&DoorStats) -> u64| doors.iter().map(|door| count(door)).sum::<u64>();
         let catch_up = |counter: &IntCounter, count: u64| counter.inc_by(count.saturating_sub(counter.get()));
-        self.0.connections.set(door.open() as i64);
-        catch_up(&self.0.connections_accepted_total, door.accepted());
-        catch_up(&self.0.connections_shed_total, door.shed());
-        for (reason, count) in door.refused() {
+        self.0.connections.set(sum(DoorStats::open) as i64);
+        catch_up(&self.0.connections_accepted_total, sum(DoorStats::accepted));
+        catch_up(&self.0.connections_shed_total, sum(DoorStats::shed));
+        for (place, reason) in Refusal::ALL.iter().enumerate() {
+            let count = doors.iter().filter_map(|door| door.refused().nth(place)).map(|(_, count)| count).sum();
             catch_up(&self.0.requests_refused_total.with_label_values(&[reason.slug()]), count);
         }
+    }
+
+    /// How many API keys are valid, just before a scrape.
+    pub fn set_api_keys(&self, count: usize) {
+        self.0.api_keys.set(count as i64);
     }
 
     /// The store's own view, just before a scrape.
@@ -322,84 +298,9 @@ impl Inner {
     }
 }
 
-const OUTCOMES: [&str; 10] = [
-    "stored",
-    "duplicate",
-    "conflict",
-    "tenant_full",
-    "ids_full",
-    "not_stored",
-    "unknown",
-    "invalid",
-    "queue_full",
-    "draining",
-];
-
-const fn outcome_index(outcome: Outcome) -> usize {
-    match outcome {
-        Outcome::Stored => 0,
-        Outcome::Duplicate => 1,
-        Outcome::Conflict => 2,
-        Outcome::TenantFull => 3,
-        Outcome::IdsFull => 4,
-        Outcome::NotStored => 5,
-        Outcome::Unknown => 6,
-    }
-}
-
 /// An amount for a gauge, the one place where it may lose digits: zero stays zero and only zero does.
 fn units(amount: Amount) -> f64 {
     amount.nanos() as f64 / 1e9
-}
-
-fn three_digits(status: u16, digits: &mut [u8; 3]) -> &str {
-    for (digit, divisor) in digits.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + (status / divisor % 10) as u8;
-    }
-    std::str::from_utf8(digits).expect("digits are ASCII")
-}
-
-fn register(registry: &Registry, collector: &(impl Collector + Clone + 'static)) {
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-}
-
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    let gauge = IntGauge::new(name, help).expect("a valid name");
-    register(registry, &gauge);
-    gauge
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    let gauge = Gauge::new(name, help).expect("a valid name");
-    register(registry, &gauge);
-    gauge
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    let counter = IntCounter::new(name, help).expect("a valid name");
-    register(registry, &counter);
-    counter
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
-    let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("a valid name");
-    register(registry, &counters);
-    counters
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
-    let opts = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-    let histogram = Histogram::with_opts(opts).expect("a valid name");
-    register(registry, &histogram);
-    histogram
-}
-
-fn differences(registry: &Registry) -> GaugeVec {
-    let opts = Opts::new("ingestor_conservation_difference", "Acknowledged less everything accounted for; must be 0");
-    let gauges = GaugeVec::new(opts, &["unit"]).expect("a valid name");
-    register(registry, &gauges);
-    Unit::ALL.iter().for_each(|unit| gauges.with_label_values(&[unit.name()]).set(0.0));
-    gauges
 }
 
 #[cfg(test)]

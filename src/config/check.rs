@@ -1,0 +1,89 @@
+//! One setting at a time, from its text to its value.
+
+use std::time::Duration;
+
+use super::{Mistakes, Secret};
+
+/// A setting's text, unless it is empty.
+pub(super) fn given(setting: &Option<String>) -> Option<&str> {
+    setting.as_deref().map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// Collects mistakes; a setting with a mistake goes on with its default so that the next one is checked too.
+#[derive(Default)]
+pub(super) struct Check {
+    pub(super) mistakes: Vec<String>,
+}
+
+impl Check {
+    pub(super) fn done<T>(self, checked: T) -> Result<T, Mistakes> {
+        if self.mistakes.is_empty() { Ok(checked) } else { Err(Mistakes(self.mistakes)) }
+    }
+
+    pub(super) fn mistake(&mut self, variable: &str, value: &str, why: String) {
+        self.mistakes.push(format!("{variable}={value}: {why}"));
+    }
+
+    pub(super) fn number(&mut self, variable: &str, setting: &Option<String>, default: u64, min: u64, max: u64) -> u64 {
+        let Some(text) = given(setting) else { return default };
+        match text.parse::<u64>() {
+            Ok(number) if (min..=max).contains(&number) => number,
+            _ => {
+                self.mistake(variable, text, format!("must be a whole number from {min} to {max}"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        variable: &str,
+        setting: &Option<String>,
+        default: Duration,
+        min: Duration,
+        max: Duration,
+    ) -> Duration {
+        let Some(text) = given(setting) else { return default };
+        match humantime::parse_duration(text) {
+            Ok(duration) if (min..=max).contains(&duration) => duration,
+            Ok(_) => {
+                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+                self.mistake(variable, text, format!("must be from {min} to {max}"));
+                default
+            }
+            Err(_) => {
+                self.mistake(variable, text, "must be a duration with its unit, such as 10s, 5m or 1h".to_owned());
+                default
+            }
+        }
+    }
+
+    /// A secret given as itself or as a file that holds it. Its value never enters a message.
+    pub(super) fn secret(
+        &mut self,
+        variable: &str,
+        setting: &Option<String>,
+        file_variable: &str,
+        file: &Option<String>,
+    ) -> Option<Secret> {
+        match (given(setting), given(file)) {
+            (Some(_), Some(_)) => {
+                self.mistakes.push(format!("{variable} and {file_variable}: give one of them"));
+                None
+            }
+            (Some(text), None) => Some(Secret::new(text)),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
+                Ok(_) => {
+                    self.mistake(file_variable, path, "the file is empty".to_owned());
+                    None
+                }
+                Err(error) => {
+                    self.mistake(file_variable, path, error.to_string());
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One guarded address with its accept loop and its pool. The loop itself never blocks on a body, a store or a client.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tiny_http::Method;
+
+use crate::door::{self, DoorPolicy, DoorStats};
+use crate::intake::context::Intake;
+use crate::intake::exchange::{Exchange, SEND_TIMEOUT, Turns};
+use crate::intake::ingest;
+use crate::intake::pool::Pool;
+use crate::intake::routes::Routes;
+use crate::threads;
+
+/// Connections the kernel keeps for the accept loop.
+const BACKLOG: i32 = 4096;
+
+/// An address that is listened on, before anything is accepted.
+pub struct Bound {
+    address: SocketAddr,
+    socket: TcpListener,
+    for_library: TcpListener,
+    door: Arc<DoorStats>,
+}
+
+/// An address whose requests are handled.
+pub struct Listener {
+    turns: Arc<Turns>,
+    address: SocketAddr,
+    socket: TcpListener,
+    server: Arc<tiny_http::Server>,
+    stopping: Arc<AtomicBool>,
+    accept_loop: JoinHandle<()>,
+}
+
+impl Bound {
+    /// Listens behind a door.
+    ///
+    /// # Errors
+    /// The address is taken or not this machine's.
+    pub fn new(wanted: SocketAddr, policy: DoorPolicy) -> Result<Bound, String> {
+        let socket = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}"))?;
+        let address = socket.local_addr().map_err(|error| error.to_string())?;
+        let for_library = socket.try_clone().map_err(|error| error.to_string())?;
+        let door = door::guard(&for_library, policy).map_err(|error| error.to_string())?;
+        Ok(Bound { address, socket, for_library, door })
+    }
+
+    /// Its door.
+    pub fn door(&self) -> Arc<DoorStats> {
+        self.door.clone()
+    }
+
+    /// Handles requests from now on, on threads named after `name`.
+    ///
+    /// # Errors
+    /// The library can't be started.
+    pub fn serve(self, name: &str, routes: Routes) -> Result<Listener, String> {
+        let Bound { address, socket, for_library, door } = self;
+        let server = tiny_http::Server::from_listener(for_library, None).map_err(|error| error.to_string())?;
+        let (server, stopping) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
+        let turns = Turns::new(routes.intake.metrics.clone(), door);
+        let (intake, takes_pulses) = (routes.intake.clone(), routes.face.takes_pulses());
+        // A connection has one job at a time: with a thread for each, slow ones hold up nobody, not even the probes.
+        turns.set_pool(Pool::new(routes.intake.settings.max_connections, move |job| routes.run_job(job)));
+        let accept_loop = {
+            let (turns, server, stopping) = (turns.clone(), server.clone(), stopping.clone());
+            threads::spawn(name, move || accept_loop(&intake, takes_pulses, &turns, &server, &stopping))
+        };
+        Ok(Listener { turns, address, socket, server, stopping, accept_loop })
+    }
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops listening and waits until what was accepted is answered, at most until `deadline`. Connections that are
+    /// kept are still answered. Returns whether everything was.
+    pub fn close(&self, deadline: Instant) -> bool {
+        if let Err(error) = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both) {
+            log::warn!("the listener can't be closed early: {error}");
+        }
+        while self.turns.in_flight() > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.turns.in_flight() == 0
+    }
+
+    /// Ends the accept loop.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        self.server.unblock();
+        if self.accept_loop.join().is_err() {
+            log::error!("the accept loop ended in a panic");
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit these: without TCP_NODELAY two answers in a row wait for the client's delayed
+    // acknowledgement, and without a time-out a client that reads nothing holds its thread for ever. A read time-out
+    // can't be inherited: it would also end `accept`, and `tiny_http` never accepts again after an error.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn accept_loop(
+    intake: &Arc<Intake>,
+    takes_pulses: bool,
+    turns: &Arc<Turns>,
+    server: &tiny_http::Server,
+    stopping: &AtomicBool,
+) {
+    while !stopping.load(Ordering::Acquire) {
+        match server.recv() {
+            Ok(request) => {
+                if let Some(exchange) = turns.arrive(request) {
+                    dispatch(intake, takes_pulses, exchange);
+                }
+            }
+            Err(_) if intake.draining.load(Ordering::Acquire) => {}
+            // The library has stopped accepting for good. Nothing acknowledged is at risk; a restart cures it.
+            Err(error) => panic!("the listener failed: {error}"),
+        }
+    }
+}
+
+/// Sends a request on its way without blocking.
+fn dispatch(intake: &Arc<Intake>, takes_pulses: bool, exchange: Exchange) {
+    let is_post = *exchange.request().method() == Method::Post;
+    let fast = takes_pulses && is_post && exchange.is_ingest() && exchange.body_is_buffered();
+    if !fast || intake.draining.load(Ordering::Acquire) {
+        exchange.handle_in_pool();
+    } else if let Err((exchange, reply)) = ingest::accept(intake, exchange) {
+        exchange.reply_from_pool(reply);
+    }
+}

@@ -1,0 +1,184 @@
+//! Which path means what, on which address.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tiny_http::Method;
+
+use crate::door::DoorStats;
+use crate::intake::auth;
+use crate::intake::context::Intake;
+use crate::intake::exchange::{Exchange, Job};
+use crate::intake::ingest;
+use crate::intake::respond::Reply;
+use crate::store::StoreError;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What an address serves. The health probes are on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Face {
+    /// Pulses, and what operators read.
+    Whole,
+    /// Pulses.
+    Pulses,
+    /// What operators read. Whoever reaches it may read it.
+    Operators,
+}
+
+/// What the pool's threads work with.
+pub struct Routes {
+    /// Shared by all addresses.
+    pub intake: Arc<Intake>,
+    /// What this address serves.
+    pub face: Face,
+    /// The doors of all addresses.
+    pub doors: Arc<[Arc<DoorStats>]>,
+}
+
+impl Face {
+    /// Whether pulses are taken here.
+    pub const fn takes_pulses(self) -> bool {
+        matches!(self, Face::Whole | Face::Pulses)
+    }
+
+    fn has(self, path: &str) -> bool {
+        match path {
+            "/healthz" | "/readyz" => true,
+            "/ingest" | "/v1/ingest" => self.takes_pulses(),
+            "/" | "/metrics" | "/ledger" => self != Face::Pulses,
+            _ => false,
+        }
+    }
+}
+
+impl Routes {
+    /// Does one job of the pool.
+    pub fn run_job(&self, job: Job) {
+        match job {
+            Job::Answer(exchange, reply) => exchange.reply(reply),
+            Job::Discard(request) => drop(request.into_writer()),
+            Job::Handle(exchange) => self.handle(exchange),
+        }
+    }
+
+    /// Handles any request; may block.
+    fn handle(&self, exchange: Exchange) {
+        let intake = &self.intake;
+        let method = exchange.request().method().clone();
+        let reads = matches!(method, Method::Get | Method::Head);
+        let reply = match exchange.path() {
+            // The server as a whole, and no place to go on to from here (RFC 9110, sections 9.3.7 and 9.3.6).
+            "*" if method == Method::Options => Reply::allowed("GET, HEAD, POST"),
+            _ if method == Method::Connect => Reply::method_not_allowed("GET, HEAD, POST"),
+            path if !self.face.has(path) => Reply::problem(404, "not-found", &format!("there is nothing at {path}")),
+            "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
+            "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),
+            "/ingest" | "/v1/ingest" => match ingest::accept(intake, exchange) {
+                Ok(()) => return,
+                Err((exchange, reply)) => return exchange.reply(reply),
+            },
+            _ if !reads => Reply::method_not_allowed("GET, HEAD"),
+            "/healthz" => Reply::document(200, TEXT, "alive\n"),
+            "/readyz" => readiness(intake),
+            "/metrics" => self.for_operators(&exchange, || self.metrics()),
+            "/ledger" => self.for_operators(&exchange, || ledger(intake)),
+            _ => Reply::document(200, TEXT, self.index()),
+        };
+        exchange.reply(reply);
+    }
+
+    /// Sums over all tenants are not every client's business. An address for operators has its own walls.
+    fn for_operators(&self, exchange: &Exchange, answer: impl FnOnce() -> Reply) -> Reply {
+        let admitted = if self.face == Face::Operators { Ok(()) } else { auth::operator(&self.intake.keys, exchange) };
+        admitted.map_or_else(|refusal| refusal, |()| answer())
+    }
+
+    fn metrics(&self) -> Reply {
+        let intake = &self.intake;
+        intake.metrics.set_intake(intake.queue.waiting(), intake.health.is_up());
+        intake.metrics.set_doors(&self.doors);
+        intake.metrics.set_api_keys(intake.keys.count());
+        if let Err(error) = observe_store(intake) {
+            // The last known figures stay; `ingestor_store_up` and the error counter tell that they are old.
+            intake.metrics.count_store_error(&error);
+        }
+        Reply::document(200, "text/plain; version=0.0.4; charset=utf-8", intake.metrics.render())
+    }
+
+    fn index(&self) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let ingest = if self.face.takes_pulses() { "POST /ingest   consumption pulses, JSON or NDJSON\n" } else { "" };
+        format!(
+            "Ingestor de Consumo {version}\n\n\
+             {ingest}\
+             GET  /healthz  the process is alive\n\
+             GET  /readyz   pulses can be acknowledged durably now\n\
+             GET  /metrics  for Prometheus\n\
+             GET  /ledger   what came in and where it is, by unit\n"
+        )
+    }
+}
+
+fn readiness(intake: &Intake) -> Reply {
+    if intake.draining.load(Ordering::Acquire) {
+        return Reply::unavailable("draining", "this instance is shutting down");
+    }
+    match intake.store.ready() {
+        Ok(()) => Reply::document(200, TEXT, "ready\n"),
+        Err(error) => Reply::unavailable("store-unavailable", public_text(&error)),
+    }
+}
+
+fn ledger(intake: &Intake) -> Reply {
+    match intake.store.ledger() {
+        Ok(ledger) => Reply::document(200, "application/json", ledger.to_json()),
+        Err(error) => {
+            log::warn!("the ledger can't be read: {error}");
+            Reply::unavailable("store-unavailable", public_text(&error))
+        }
+    }
+}
+
+/// What a client may know of a store's error: addresses and paths stay in the log.
+fn public_text(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Fenced => "the store can't be reached now",
+        StoreError::Corrupt(_) | StoreError::Misconfigured(_) => "the store needs its operator",
+    }
+}
+
+fn observe_store(intake: &Intake) -> Result<(), StoreError> {
+    let (store, metrics) = (&intake.store, &intake.metrics);
+    let now = store.now()?;
+    let mut sealed = 0;
+    for shard in 0..store.shards() {
+        sealed += store.sealed_generations(shard)?.len();
+    }
+    metrics.set_generation(&store.open_generation(0)?, sealed, now);
+    metrics.set_outbox(&store.outbox_status()?, now);
+    metrics.set_ledger(&store.ledger()?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_is_on_its_addresses() {
+        let faces = [Face::Whole, Face::Pulses, Face::Operators];
+        for (path, expected) in [
+            ("/ingest", [true, true, false]),
+            ("/v1/ingest", [true, true, false]),
+            ("/healthz", [true, true, true]),
+            ("/readyz", [true, true, true]),
+            ("/", [true, false, true]),
+            ("/metrics", [true, false, true]),
+            ("/ledger", [true, false, true]),
+            ("/nothing", [false, false, false]),
+        ] {
+            assert_eq!(faces.map(|face| face.has(path)), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Signals of the system: what ends the program, and what has it read its API keys again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::shutdown::Shutdown;
+
+/// Exit status after a second signal, as shells report SIGINT.
+const INTERRUPTED_STATUS: i32 = 130;
+
+/// What SIGHUP means. Until somebody says otherwise it ends the program, as when its terminal is closed.
+#[derive(Clone, Default)]
+pub struct Hangup(Arc<Mutex<Option<Handler>>>);
+
+type Handler = Box<dyn Fn() + Send>;
+
+impl Hangup {
+    /// From now on SIGHUP calls `handler`, on the thread that waits for signals, and ends nothing.
+    pub fn means(&self, handler: impl Fn() + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(handler));
+    }
+
+    /// Calls the handler; returns whether there is one.
+    #[cfg(unix)]
+    fn call(&self) -> bool {
+        let handler = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handler.as_ref().map(|handler| handler()).is_some()
+    }
+}
+
+/// Waits for signals from now on. The first one that ends the program asks for a drain, the second one ends the process
+/// at once.
+///
+/// # Errors
+/// The system refuses to hand the signals over.
+pub fn watch(stop: &Shutdown, hangup: &Hangup) -> Result<(), String> {
+    let interrupted = stop.clone();
+    ctrlc::set_handler(move || end(&interrupted)).map_err(|error| error.to_string())?;
+    watch_others(stop, hangup)
+}
+
+/// `ctrlc` would treat SIGTERM and SIGHUP alike, so it gets Ctrl-C only.
+#[cfg(unix)]
+fn watch_others(stop: &Shutdown, hangup: &Hangup) -> Result<(), String> {
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP]).map_err(|error| error.to_string())?;
+    let (stop, hangup) = (stop.clone(), hangup.clone());
+    crate::threads::spawn("signals", move || {
+        for signal in signals.forever() {
+            if signal != SIGHUP || !hangup.call() {
+                end(&stop);
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn watch_others(_stop: &Shutdown, _hangup: &Hangup) -> Result<(), String> {
+    Ok(())
+}
+
+fn end(stop: &Shutdown) {
+    if stop.requested() {
+        std::process::exit(INTERRUPTED_STATUS);
+    }
+    stop.request();
+}
