@@ -12,18 +12,12 @@ use socket2::{SockAddr, SockRef};
 
 use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
+use super::room;
 use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
 use crate::threads;
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
 const DESCRIPTORS_MAX: usize = 1 << 17;
-/// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
-const DESCRIPTORS_SPARE: usize = 64;
-/// Whether threads are left is asked for so many further connections at once: asking is slow.
-const CONNECTIONS_PROVEN_AT_ONCE: u64 = 32;
-/// Threads that must be left for them. Each takes one here and one for a slow request; the others are for the rest of
-/// the program.
-const THREADS_LEFT: usize = 2 * CONNECTIONS_PROVEN_AT_ONCE as usize + 16;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -57,8 +51,6 @@ pub(super) struct Listener {
     policy: DoorPolicy,
     max_connections: u64,
     stats: Arc<DoorStats>,
-    /// For so many connections at once there are threads.
-    proven: AtomicU64,
     last: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -101,22 +93,13 @@ static CLIENTS: OnceLock<Clients> = OnceLock::new();
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
-    let slots = SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
-    let spare = DESCRIPTORS_SPARE + policy.descriptors_elsewhere;
-    let descriptors = slots.len().saturating_sub(spare) / DESCRIPTORS_PER_CONNECTION;
-    let max_connections = policy.max_connections.min(descriptors).max(1);
-    if max_connections < policy.max_connections {
-        log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
-    }
+    let slots =
+        SLOTS.get_or_init(|| (0..room::descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
+    let max_connections = room::max_connections(&policy).min(slots.len() / DESCRIPTORS_PER_CONNECTION);
     let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
     let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
-    let guarded = Listener {
-        policy,
-        max_connections: max_connections as u64,
-        stats: stats.clone(),
-        proven: AtomicU64::new(0),
-        last: Mutex::default(),
-    };
+    let guarded =
+        Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
     let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
     slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
     Ok(stats)
@@ -188,17 +171,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The soft limit of open files, or a small guess where it can't be read.
-fn descriptor_limit() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()).and_then(|soft| match soft {
-        "unlimited" => Some(usize::MAX),
-        number => number.parse().ok(),
-    });
-    soft.unwrap_or(1024)
-}
-
 impl Slot {
     fn plain() -> Self {
         Slot { kind: AtomicU8::new(PLAIN), guarded: Mutex::new(None) }
@@ -222,12 +194,11 @@ impl Listener {
     /// Lets a connection in, or turns it away: then the stream is closed.
     pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
         let open = self.stats.open.load(Ordering::Relaxed);
-        // A duplicate or a thread that can't be had would panic in the library's accept thread, which ends with it.
+        // A duplicate that can't be had would panic in the library's accept thread, which ends with it.
         let usable = open < self.max_connections
             && !self.is_known(&client)
             && slot(stream.as_raw_fd()).is_some()
-            && stream.try_clone().is_ok()
-            && self.threads_suffice_for(open);
+            && stream.try_clone().is_ok();
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
             return None;
@@ -259,17 +230,6 @@ impl Listener {
     /// Whether an exchange of an earlier client with this address is still under way. The newcomer would get its credit.
     fn is_known(&self, client: &SockAddr) -> bool {
         client.as_socket().is_some_and(|client| lock(clients()).contains_key(&(self.stats.number, client)))
-    }
-
-    /// Once there were threads for so many connections, there are again: what limits them is not other programs.
-    fn threads_suffice_for(&self, open: u64) -> bool {
-        if open >= self.proven.load(Ordering::Relaxed) {
-            if !threads::are_left(THREADS_LEFT) {
-                return false;
-            }
-            self.proven.store(open + CONNECTIONS_PROVEN_AT_ONCE, Ordering::Relaxed);
-        }
-        true
     }
 
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {

@@ -9,6 +9,7 @@
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
 //! - `connection` knows the guarded sockets and when one has to end.
 //! - `farewell` says why to those that are refused.
+//! - `room` says how many of them there may be.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
 //! Elsewhere than on Linux nothing of this is compiled in, and [`guard`] says so.
@@ -19,6 +20,8 @@ pub mod head;
 mod connection;
 #[cfg(target_os = "linux")]
 mod farewell;
+#[cfg(target_os = "linux")]
+mod room;
 #[cfg(target_os = "linux")]
 mod symbols;
 
