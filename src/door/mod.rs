@@ -7,7 +7,8 @@
 //! an ambiguous length or a client that stalls.
 //!
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
-//! - `connection` knows the guarded sockets and when one has to end.
+//! - `connection` decides who is let in and when a connection has to end.
+//! - `slots` knows which descriptors are guarded.
 //! - `farewell` says why to those that are refused.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
@@ -19,6 +20,8 @@ pub mod head;
 mod connection;
 #[cfg(target_os = "linux")]
 mod farewell;
+#[cfg(target_os = "linux")]
+mod slots;
 #[cfg(target_os = "linux")]
 mod symbols;
 
