@@ -34,3 +34,4 @@ pub mod shutdown;
 pub mod signals;
 pub mod splitmix;
 pub mod threads;
+pub mod wording;

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::batch::{BatchId, DeadLetter};
 use crate::config::RawSettings;
 use crate::store::{Store, StoreError};
+use crate::wording::counted;
 
 /// As many dead letters are listed at once.
 const LISTED_MAX: usize = 1_000;
@@ -42,6 +43,7 @@ pub fn run(args: &DeadLettersArgs) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
+    super::name_store(&config);
     let done = super::attach_store(&config).and_then(|store| act(&*store, &args.action));
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -79,7 +81,13 @@ fn act(store: &dyn Store, action: &Action) -> Result<bool, StoreError> {
 fn line(letter: &DeadLetter) -> String {
     let batch = &letter.batch;
     format!(
-        "{}  generation {}  window {} to {}  {} aggregates  {} attempts  {}",
-        batch.id, batch.epoch, batch.window.start, batch.window.end, batch.aggregates, letter.attempts, letter.reason
+        "{}  generation {}  window {} to {}  {}  {}  {}",
+        batch.id,
+        batch.epoch,
+        batch.window.start,
+        batch.window.end,
+        counted(batch.aggregates, "aggregate", "aggregates"),
+        counted(letter.attempts.into(), "attempt", "attempts"),
+        letter.reason
     )
 }

@@ -19,6 +19,7 @@ use crate::receiver::{Faults, Receiver, ReceiverOptions, RunningReceiver};
 use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::wording::{counted, span};
 
 /// How long after the last pulse everything must be delivered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,12 +61,7 @@ fn demonstrate(args: &DemoArgs, stop: &Shutdown) -> Result<bool, String> {
     let service = Service::start(&config, ApiKeys::open(), store.clone(), Arc::new(Narrator::new()))?;
     println!("ingestor  http://{}/ingest, embedded store in a temporary folder", service.address());
     println!("receiver  {}", receiver.process_url());
-    println!(
-        "producer  {} tenants for {}, windows of {}\n",
-        args.tenants,
-        humantime::format_duration(args.duration),
-        humantime::format_duration(args.window)
-    );
+    println!("producer  {} tenants for {}, windows of {}\n", args.tenants, span(args.duration), span(args.window));
     let report = produce(args, service.address(), stop)?;
     print!("\n{}\n", report.to_text());
     println!("waiting for the last window to be delivered ...");
@@ -132,7 +128,8 @@ fn print_comparison(acknowledged: &UnitTotals, delivered: &UnitTotals) -> bool {
     let sum = |totals: &UnitTotals| totals.iter().map(|(_, amount)| amount).sum::<Amount>();
     let (acknowledged_sum, delivered_sum) = (sum(acknowledged), sum(delivered));
     println!(
-        "\nacknowledged={acknowledged_sum} delivered={delivered_sum} difference={}",
+        "\nacknowledged={acknowledged_sum} delivered={delivered_sum} difference={} (all units added together, only to \
+         compare)",
         acknowledged_sum - delivered_sum
     );
     acknowledged == delivered
@@ -169,14 +166,21 @@ impl Observer for Narrator {
     fn frozen_whole(&self, generation: &SealedGeneration) {
         let (batches, aggregates) =
             (self.batches.swap(0, Ordering::Relaxed), self.aggregates.swap(0, Ordering::Relaxed));
-        self.say(&format!("generation {} frozen: {aggregates} aggregates in {batches} batches", generation.epoch));
+        self.say(&format!(
+            "generation {} frozen: {} in {}",
+            generation.epoch,
+            counted(aggregates, "aggregate", "aggregates"),
+            counted(batches, "batch", "batches")
+        ));
     }
 
     fn confirmed(&self, entry: &OutboxEntry) {
         let batch = &entry.batch;
         self.say(&format!(
-            "batch {} of generation {} confirmed: {} aggregates",
-            batch.number, batch.epoch, batch.aggregates
+            "batch {} of generation {} confirmed: {}",
+            batch.number,
+            batch.epoch,
+            counted(batch.aggregates, "aggregate", "aggregates")
         ));
     }
 }

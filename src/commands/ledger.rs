@@ -23,6 +23,7 @@ pub fn run(args: &LedgerArgs) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
+    super::name_store(&config);
     let read = match &config.store {
         StoreChoice::Embedded(data_dir) => EmbeddedStore::read_ledger(data_dir),
         StoreChoice::Redis(_) => super::attach_store(&config).and_then(|store| store.ledger()),

@@ -36,6 +36,11 @@ fn name(mistakes: &Mistakes) -> ExitCode {
     ExitCode::from(USAGE_STATUS)
 }
 
+/// Says which store is looked at, beside what the command prints.
+fn name_store(config: &Config) {
+    eprintln!("{}", config.store);
+}
+
 /// Opens the store to ingest and deliver.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.store {

@@ -56,6 +56,9 @@ pub struct ProduceArgs {
     /// Limit of one request
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
+    /// Give the run up once requests have failed for so long and none was acknowledged
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -85,6 +88,7 @@ impl From<ProduceArgs> for ProducerOptions {
             ids: !args.no_ids,
             attempts_max: args.attempts,
             request_timeout: args.request_timeout,
+            patience: args.patience,
         }
     }
 }
@@ -110,6 +114,9 @@ pub fn run(args: ProduceArgs, stop: &Shutdown) -> ExitCode {
                 println!("{}", report.to_json());
             } else {
                 print!("{}", report.to_text());
+            }
+            if let Some(reason) = &report.gave_up {
+                log::error!("given up, {reason}");
             }
             if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Config, IntakeSettings, RawSettings, StoreChoice};
+use crate::config::{Config, RawSettings};
 use crate::keys::ApiKeys;
 use crate::logging;
 use crate::outbox::observer::NoObserver;
@@ -11,6 +11,7 @@ use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::signals::Hangup;
 use crate::store::{Store, StoreError};
+use crate::wording::{counted, span};
 
 /// Takes consumption pulses on POST /ingest and delivers their sums, window by window.
 ///
@@ -32,7 +33,7 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
     if let Err(error) = logging::start(config.log.level, &config.log.dir, "log_ingestor.log") {
         return super::fail(error);
     }
-    log::info!("ingestor {} starts", env!("CARGO_PKG_VERSION"));
+    log::info!("ingestor {} starts, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     use_keys(&keys, hangup);
     let store = match open(&config) {
         Ok(store) => store,
@@ -41,6 +42,7 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let keys_are_required = keys.are_required();
     let service = match Service::start(&config, keys, store, Arc::new(NoObserver)) {
         Ok(service) => service,
         Err(error) => {
@@ -48,11 +50,11 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    warn_if_exposed(&config);
+    warn_if_exposed(&service, keys_are_required);
     if let Some(address) = service.admin_address() {
         log::info!("everything else is served at http://{address}");
     }
-    let interval = humantime::format_duration(config.store_settings.interval);
+    let interval = span(config.store_settings.interval);
     log::info!("pulses are taken at http://{}/ingest, windows of {interval}", service.address());
     stop.wait_forever();
     if !service.drain() {
@@ -63,10 +65,7 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
 }
 
 fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    match &config.store {
-        StoreChoice::Embedded(data_dir) => log::info!("embedded store in {}", data_dir.display()),
-        StoreChoice::Redis(redis) => log::info!("Redis store, keys under {}", redis.key_prefix),
-    }
+    log::info!("{}", config.store);
     let store = super::open_store(config)?;
     let durability = store.durability()?;
     log::info!("{}", durability.summary);
@@ -81,23 +80,24 @@ fn use_keys(keys: &ApiKeys, hangup: &Hangup) {
     }
     match keys.count() {
         0 => log::warn!("the file of API keys has none: every pulse is refused (`ingestor keys new` makes one)"),
-        count => log::info!("pulses are taken with {count} API keys"),
+        count => log::info!("pulses are taken with {}", counted(count as u64, "API key", "API keys")),
     }
     let keys = keys.clone();
     hangup.means(move || match keys.reload() {
-        Ok(count) => log::info!("SIGHUP: {count} API keys are valid from now on"),
+        Ok(count) => log::info!("SIGHUP: valid from now on: {}", counted(count as u64, "API key", "API keys")),
         Err(error) => log::error!("SIGHUP: the API keys stay as they were, API_KEYS_FILE can't be used: {error}"),
     });
 }
 
-fn warn_if_exposed(config: &Config) {
-    let IntakeSettings { listen, admin_listen, .. } = config.intake;
-    if !listen.ip().is_loopback() && config.intake.api_keys_file.is_none() {
+/// With the addresses that are listened on: port 0 has become a number.
+fn warn_if_exposed(service: &Service, keys_are_required: bool) {
+    let listen = service.address();
+    if !listen.ip().is_loopback() && !keys_are_required {
         log::warn!(
             "{listen} is reachable from other machines and every client may send pulses for every tenant (API_KEYS_FILE)"
         );
     }
-    if let Some(admin) = admin_listen.filter(|admin| !admin.ip().is_loopback()) {
+    if let Some(admin) = service.admin_address().filter(|admin| !admin.ip().is_loopback()) {
         log::warn!("{admin} is reachable from other machines and every client may read the metrics and the ledger");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Mistakes, Secret};
+use crate::wording::span;
 
 /// A setting's text, unless it is empty.
 pub(super) fn given(setting: &Option<String>) -> Option<&str> {
@@ -47,8 +48,7 @@ impl Check {
         match humantime::parse_duration(text) {
             Ok(duration) if (min..=max).contains(&duration) => duration,
             Ok(_) => {
-                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-                self.mistake(variable, text, format!("must be from {min} to {max}"));
+                self.mistake(variable, text, format!("must be from {} to {}", span(min), span(max)));
                 default
             }
             Err(_) => {

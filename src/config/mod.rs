@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::batch::AmountFormat;
 use crate::store::StoreSettings;
 use crate::store::redis::RedisSettings;
+use crate::wording::counted;
 
 pub use raw::{RawKeysFile, RawSettings, load_env_file};
 
@@ -78,6 +79,16 @@ pub enum StoreChoice {
     Embedded(PathBuf),
     /// A Redis server.
     Redis(RedisSettings),
+}
+
+impl fmt::Display for StoreChoice {
+    /// For people; never a user or a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreChoice::Embedded(data_dir) => write!(f, "embedded store in {}", data_dir.display()),
+            StoreChoice::Redis(redis) => write!(f, "Redis store at {}, keys under {}", redis.place(), redis.key_prefix),
+        }
+    }
 }
 
 /// The scheduler and the delivery.
@@ -163,7 +174,7 @@ pub struct Mistakes(pub Vec<String>);
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the settings have {} mistake(s):", self.0.len())?;
+        writeln!(f, "the settings have {}:", counted(self.0.len() as u64, "mistake", "mistakes"))?;
         self.0.iter().try_for_each(|mistake| writeln!(f, "  {mistake}"))
     }
 }

@@ -126,7 +126,10 @@ impl RawSettings {
             (Some(url), None) => url.expose().to_owned(),
             (None, Some(host)) if host.contains(':') => format!("redis://[{host}]:{port}"),
             (None, Some(host)) => format!("redis://{host}:{port}"),
-            (None, None) => return StoreChoice::Embedded(given(&self.data_dir).unwrap_or("./data").into()),
+            (None, None) => {
+                self.refuse_redis_settings(check);
+                return StoreChoice::Embedded(given(&self.data_dir).unwrap_or("./data").into());
+            }
         };
         let key_prefix = given(&self.redis_key_prefix).unwrap_or("ingestor");
         if key_prefix.contains(['{', '}']) || key_prefix.chars().any(char::is_whitespace) || key_prefix.len() > 64 {
@@ -145,6 +148,24 @@ impl RawSettings {
             wait_replicas: check.number("WAIT_REPLICAS", &self.wait_replicas, 0, 0, 16) as u32,
             wait_timeout: secs(1),
         })
+    }
+
+    /// Whoever sets one of these means a Redis server; the embedded store would be taken without a word.
+    fn refuse_redis_settings(&self, check: &mut Check) {
+        // A file that can't be read was named already.
+        if self.uses_redis() {
+            return;
+        }
+        for (variable, setting) in [
+            ("REDIS_PORT", &self.redis_port),
+            ("REDIS_KEY_PREFIX", &self.redis_key_prefix),
+            ("REDIS_SHARDS", &self.redis_shards),
+            ("WAIT_REPLICAS", &self.wait_replicas),
+        ] {
+            if given(setting).is_some() {
+                check.mistakes.push(format!("{variable} is set, but neither REDIS_HOST nor REDIS_URL is"));
+            }
+        }
     }
 
     fn store_settings(&self, check: &mut Check) -> StoreSettings {
@@ -329,6 +350,23 @@ mod tests {
         for wrong in ["0", "-1", "1.5", "1000001"] {
             assert!(with(wrong).unwrap_err().0[0].starts_with("TENANT_RATE_LIMIT"));
         }
+    }
+
+    #[test]
+    fn settings_of_redis_without_redis_are_mistakes() {
+        let raw = RawSettings {
+            redis_port: some("6380"),
+            redis_key_prefix: some("other"),
+            redis_shards: some("2"),
+            wait_replicas: some("1"),
+            ..RawSettings::default()
+        };
+        let mistakes = raw.validate().unwrap_err().0;
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+        assert_eq!(mistakes[0], "REDIS_PORT is set, but neither REDIS_HOST nor REDIS_URL is");
+        let missing = RawSettings { redis_url_file: some("/no/such/file"), ..raw.clone() };
+        assert_eq!(missing.validate().unwrap_err().0.len(), 1);
+        assert!(RawSettings { redis_host: some("localhost"), ..raw }.validate().is_ok());
     }
 
     #[test]

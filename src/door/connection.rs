@@ -1,10 +1,9 @@
-//! The guarded sockets: which descriptors they are, what their clients have sent, and when one has to end.
+//! The guarded sockets: which clients are let in, what they have sent, and when a connection has to end.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,7 @@ use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
 use super::room;
 use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
-use crate::threads;
 
-/// Descriptors beyond this are not guarded, so no connection is accepted on them.
-const DESCRIPTORS_MAX: usize = 1 << 17;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -28,23 +24,6 @@ const UNREAD_MAX: usize = 4 << 10;
 const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
 /// How long a write to a client may make no progress.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a descriptor is. Read without a lock on every call, also of descriptors that are none of ours.
-const PLAIN: u8 = 0;
-const LISTENER: u8 = 1;
-const CONNECTION: u8 = 2;
-
-/// One descriptor's entry.
-struct Slot {
-    kind: AtomicU8,
-    guarded: Mutex<Option<Guarded>>,
-}
-
-#[derive(Clone)]
-enum Guarded {
-    Listener(Arc<Listener>),
-    Connection(Arc<Connection>),
-}
 
 /// A listener whose connections are guarded.
 pub(super) struct Listener {
@@ -85,24 +64,19 @@ pub(super) enum Passage {
     Fail(i32),
 }
 
-static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
 /// Connections by their listener's number and their client.
 type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
 
 static CLIENTS: OnceLock<Clients> = OnceLock::new();
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
-pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
-    let slots =
-        SLOTS.get_or_init(|| (0..room::descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
-    let max_connections = room::max_connections(&policy).min(slots.len() / DESCRIPTORS_PER_CONNECTION);
+/// A listener whose connections are to be guarded, in a process with so many descriptors.
+pub(super) fn new_listener(policy: DoorPolicy, descriptors: usize) -> (Arc<Listener>, Arc<DoorStats>) {
     let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
     let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
-    let guarded =
-        Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
-    let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
-    slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
-    Ok(stats)
+    let max_connections = room::max_connections(&policy).min(descriptors / DESCRIPTORS_PER_CONNECTION) as u64;
+    let listener = Listener { policy, max_connections, stats: stats.clone(), last: Mutex::default() };
+    (Arc::new(listener), stats)
 }
 
 pub(super) fn answered(listener: u64, client: &SocketAddr) {
@@ -117,69 +91,12 @@ pub(super) fn hang_up(listener: u64, client: &SocketAddr) {
     }
 }
 
-/// The listener behind a descriptor, if it is a guarded one.
-pub(super) fn listener(descriptor: RawFd) -> Option<Arc<Listener>> {
-    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == LISTENER)?;
-    match &*lock(&slot.guarded) {
-        Some(Guarded::Listener(listener)) => Some(listener.clone()),
-        _ => None,
-    }
-}
-
-/// The connection behind a descriptor, if it is a guarded one.
-pub(super) fn connection(descriptor: RawFd) -> Option<Arc<Connection>> {
-    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == CONNECTION)?;
-    match &*lock(&slot.guarded) {
-        Some(Guarded::Connection(connection)) => Some(connection.clone()),
-        _ => None,
-    }
-}
-
-/// Notes that a descriptor is one of this connection's.
-pub(super) fn also_known_as(descriptor: RawFd, connection: &Arc<Connection>) {
-    if let Some(slot) = slot(descriptor) {
-        connection.descriptors.fetch_add(1, Ordering::AcqRel);
-        slot.set(CONNECTION, Guarded::Connection(connection.clone()));
-    }
-}
-
-/// Notes that a descriptor is about to be closed.
-pub(super) fn forget(descriptor: RawFd) {
-    let Some(slot) = slot(descriptor) else { return };
-    // Every descriptor of the process comes by here; only a guarded one pays for more than this look.
-    if slot.kind.load(Ordering::Acquire) != PLAIN && slot.kind.swap(PLAIN, Ordering::AcqRel) != PLAIN {
-        let guarded = lock(&slot.guarded).take();
-        match guarded {
-            Some(Guarded::Connection(connection)) => connection.lose_descriptor(),
-            // The library's accept thread drops its listener as it unwinds. Nobody is let in any more, and nobody would
-            // notice; nothing acknowledged is at risk, and a restart cures it.
-            Some(Guarded::Listener(_)) if std::thread::panicking() => threads::end_after_panic("accept"),
-            Some(Guarded::Listener(_)) | None => {}
-        }
-    }
-}
-
-fn slot(descriptor: RawFd) -> Option<&'static Slot> {
-    SLOTS.get()?.get(usize::try_from(descriptor).ok()?)
-}
-
 fn clients() -> &'static Clients {
     CLIENTS.get_or_init(Mutex::default)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slot {
-    fn plain() -> Self {
-        Slot { kind: AtomicU8::new(PLAIN), guarded: Mutex::new(None) }
-    }
-
-    fn set(&self, kind: u8, guarded: Guarded) {
-        *lock(&self.guarded) = Some(guarded);
-        self.kind.store(kind, Ordering::Release);
-    }
 }
 
 impl Listener {
@@ -192,13 +109,16 @@ impl Listener {
     }
 
     /// Lets a connection in, or turns it away: then the stream is closed.
-    pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        client: SockAddr,
+        is_guardable: bool,
+    ) -> Option<(TcpStream, Arc<Connection>)> {
         let open = self.stats.open.load(Ordering::Relaxed);
         // A duplicate that can't be had would panic in the library's accept thread, which ends with it.
-        let usable = open < self.max_connections
-            && !self.is_known(&client)
-            && slot(stream.as_raw_fd()).is_some()
-            && stream.try_clone().is_ok();
+        let usable =
+            open < self.max_connections && !self.is_known(&client) && is_guardable && stream.try_clone().is_ok();
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
             return None;
@@ -222,7 +142,6 @@ impl Listener {
         if let Some(client) = connection.client.as_socket() {
             lock(clients()).insert((self.stats.number, client), connection.clone());
         }
-        also_known_as(stream.as_raw_fd(), &connection);
         *lock(&self.last) = Some(connection.clone());
         Some((stream, connection))
     }
@@ -256,7 +175,13 @@ impl Connection {
         &self.client
     }
 
-    fn lose_descriptor(self: &Arc<Self>) {
+    /// It is known by one descriptor more.
+    pub(super) fn gain_descriptor(&self) {
+        self.descriptors.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It is known by one descriptor less; without any it is closed.
+    pub(super) fn lose_descriptor(self: &Arc<Self>) {
         if self.descriptors.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -272,13 +197,9 @@ impl Connection {
     /// Before each read: lets the next connection be accepted, and holds a client back that is not waiting for answers
     /// or not reading them. Returns what to say without reading at all, if so.
     pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> Option<Passage> {
-        if !std::mem::replace(&mut *lock(&self.picked_up), true) {
+        if self.passed.load(Ordering::Relaxed) == 0 && !std::mem::replace(&mut *lock(&self.picked_up), true) {
             self.pick_up.notify_all();
         }
-        let must_wait = || {
-            self.listener.policy.answers_are_reported
-                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
-        };
         if self.ended.load(Ordering::Acquire) {
             return Some(self.end());
         }
@@ -287,15 +208,25 @@ impl Connection {
             self.refuse(refusal, socket);
         }
         // The look at the unsent bytes is a system call, so it is taken once in a while.
-        let look = self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1;
+        if self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1 {
+            self.hold_back(socket, unsent_bytes);
+        }
+        self.ended.load(Ordering::Acquire).then(|| self.end())
+    }
+
+    /// Waits while the client has too many requests unanswered or too many answers unread.
+    fn hold_back(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) {
+        let must_wait = || {
+            self.listener.policy.answers_are_reported
+                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
+        };
         let deadline = Instant::now() + self.listener.policy.request_timeout;
-        while look && must_wait() && !self.ended.load(Ordering::Acquire) {
+        while must_wait() && !self.ended.load(Ordering::Acquire) {
             if Instant::now() > deadline {
                 self.refuse(Refusal::TooSlow, socket);
             }
             std::thread::sleep(HELD_BACK_LOOK);
         }
-        self.ended.load(Ordering::Acquire).then(|| self.end())
     }
 
     /// How a read ends that brings nothing more, by the client's will or by this program's.
@@ -320,6 +251,7 @@ impl Connection {
         let was_idle = filter.is_idle();
         let progress = filter.feed(bytes);
         let (is_idle, in_body, is_over) = (filter.is_idle(), filter.is_in_body(), filter.is_over());
+        let in_short_body = filter.is_in_short_body();
         drop(filter);
         self.passed.fetch_add(progress.heads, Ordering::Release);
         if let Some(refusal) = progress.refusal {
@@ -334,7 +266,7 @@ impl Connection {
             *since = Instant::now();
         } else if since.elapsed() > self.listener.policy.request_timeout {
             drop(since);
-            return Some(self.time_out(in_body, socket));
+            return Some(self.time_out(in_body, in_short_body, socket));
         }
         match progress.pass {
             0 if is_over => Some(Passage::End),
@@ -346,14 +278,14 @@ impl Connection {
     /// After a read that timed out: what to say of it, or `None` to read again.
     pub(super) fn after_time_out(&self, socket: &SockRef<'_>) -> Option<Passage> {
         let filter = lock(&self.filter);
-        let (is_idle, in_body) = (filter.is_idle(), filter.is_in_body());
+        let (is_idle, in_body, in_short_body) = (filter.is_idle(), filter.is_in_body(), filter.is_in_short_body());
         drop(filter);
         if is_idle {
             let idle_for = lock(&self.since).elapsed();
             let may_idle = idle_for < self.listener.policy.idle_timeout || self.unanswered_here() > 0;
             return if may_idle { None } else { Some(Passage::End) };
         }
-        Some(self.time_out(in_body, socket))
+        Some(self.time_out(in_body, in_short_body, socket))
     }
 
     /// What comes before an offence passes, so that it is answered; the offence itself never does.
@@ -371,9 +303,14 @@ impl Connection {
         if pass > 0 { Passage::Pass(pass) } else { self.end() }
     }
 
-    fn time_out(&self, in_body: bool, socket: &SockRef<'_>) -> Passage {
+    fn time_out(&self, in_body: bool, in_short_body: bool, socket: &SockRef<'_>) -> Passage {
+        if in_short_body {
+            // Nobody but the library has seen this request, and its own 408 says nothing.
+            self.refuse_after(1, Refusal::TooSlow, socket);
+            return self.end();
+        }
         if in_body {
-            // Whoever reads the body answers 408: the request's handler, or the library for a short one.
+            // The request's handler reads the body and answers 408.
             self.count(Refusal::TooSlow);
             *lock(&self.offence) = Some(Refusal::TooSlow);
             self.ended.store(true, Ordering::Release);
@@ -385,15 +322,20 @@ impl Connection {
 
     /// Answers from here, if no other answer is under way, and lets nothing more pass.
     fn refuse(&self, refusal: Refusal, socket: &SockRef<'_>) {
+        self.refuse_after(0, refusal, socket);
+    }
+
+    /// As [`Connection::refuse`]; so many requests that have passed will get no other answer.
+    fn refuse_after(&self, unanswerable: u64, refusal: Refusal, socket: &SockRef<'_>) {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
         self.count(refusal);
         let deadline = Instant::now() + self.listener.policy.request_timeout;
-        while self.unanswered_here() > 0 && Instant::now() < deadline {
+        while self.unanswered_here() > unanswerable && Instant::now() < deadline {
             std::thread::sleep(HELD_BACK_LOOK);
         }
-        if self.unanswered() == 0 {
+        if self.unanswered() <= unanswerable {
             let text = problem(refusal.status(), refusal.slug(), refusal.detail(), "");
             say_last(socket, &text);
             discard(socket, LINGER);

@@ -4,13 +4,17 @@
 //! proxy before it, the head is refused: two readings of one length are how requests are smuggled.
 
 mod chunked;
+mod fields;
 #[cfg(test)]
 mod tests;
 
 use self::chunked::Chunked;
+use self::fields::Fields;
 
 /// Header fields a request may have.
 const FIELDS_MAX: usize = 100;
+/// Bodies up to this length, `tiny_http` reads as soon as it has the head, unless the client waits for a `100`.
+const SHORT_BODY_BYTES: u64 = 1024;
 /// What a connection may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -120,6 +124,8 @@ pub struct Filter {
     blank: usize,
     /// Whether the client wants the connection closed after the request that has begun.
     is_last: bool,
+    /// Whether the library itself reads the body of that request.
+    is_short: bool,
 }
 
 /// What is to become of the next bytes.
@@ -142,6 +148,14 @@ enum State {
     Last,
 }
 
+/// What a complete head says of its request.
+struct Head {
+    body: Body,
+    /// Whether the client wants the connection closed after it.
+    is_last: bool,
+    expects_continue: bool,
+}
+
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
@@ -153,7 +167,7 @@ enum Body {
 impl Filter {
     /// At the start of a connection.
     pub fn new(limits: Limits) -> Self {
-        Filter { limits, state: State::Head(Vec::new()), blank: 0, is_last: false }
+        Filter { limits, state: State::Head(Vec::new()), blank: 0, is_last: false, is_short: false }
     }
 
     /// Whether no request has begun that is not complete.
@@ -169,6 +183,11 @@ impl Filter {
     /// Whether the head of the request that has begun is complete, so that its handler answers for its body.
     pub fn is_in_body(&self) -> bool {
         matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
+    /// Whether that body is one which `tiny_http` reads before anybody handles the request.
+    pub fn is_in_short_body(&self) -> bool {
+        self.is_in_body() && self.is_short
     }
 
     /// Looks at the next bytes of the connection.
@@ -251,8 +270,9 @@ impl Filter {
         if end > self.limits.max_head_bytes {
             return Err(Refusal::HeadTooLong);
         }
-        let (body, is_last) = read_head(&head[..end], self.limits.max_body_bytes)?;
+        let Head { body, is_last, expects_continue } = read_head(&head[..end], self.limits.max_body_bytes)?;
         self.is_last = is_last;
+        self.is_short = !expects_continue && matches!(body, Body::Length(length) if length <= SHORT_BODY_BYTES);
         match body {
             Body::None | Body::Length(0) => self.next_request(),
             Body::Length(length) => self.state = State::Length(length),
@@ -287,8 +307,8 @@ fn has_bare_line_end(head: &[u8]) -> bool {
     bare_lf || bare_cr
 }
 
-/// Reads a complete head: what body follows, and whether the client wants the connection closed after it.
-fn read_head(head: &[u8], max_body_bytes: u64) -> Result<(Body, bool), Refusal> {
+/// Reads a complete head.
+fn read_head(head: &[u8], max_body_bytes: u64) -> Result<Head, Refusal> {
     if has_bare_line_end(head) {
         return Err(Refusal::Malformed);
     }
@@ -324,79 +344,6 @@ fn read_request_line(line: &str) -> Result<bool, Refusal> {
         "HTTP/1.0" => Ok(false),
         other if other.starts_with("HTTP/") => Err(Refusal::Version),
         _ => Err(Refusal::Malformed),
-    }
-}
-
-/// The fields that decide where a request ends.
-#[derive(Default)]
-struct Fields<'a> {
-    content_length: Option<&'a str>,
-    transfer_encoding: Option<&'a str>,
-    hosts: usize,
-    closes: bool,
-    keeps_alive: bool,
-    upgrades: bool,
-    expects_other: bool,
-}
-
-impl<'a> Fields<'a> {
-    fn read(&mut self, line: &'a str) -> Result<(), Refusal> {
-        // A name with white space at either end is an obsolete fold or a trap for proxies; neither is a token.
-        let (name, value) = line.split_once(':').ok_or(Refusal::Malformed)?;
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(Refusal::Malformed);
-        }
-        let value = value.trim_matches([' ', '\t']);
-        if name.eq_ignore_ascii_case("content-length") {
-            if self.content_length.replace(value).is_some() {
-                return Err(Refusal::AmbiguousLength);
-            }
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            if self.transfer_encoding.replace(value).is_some() {
-                return Err(Refusal::AmbiguousLength);
-            }
-        } else if name.eq_ignore_ascii_case("host") {
-            self.hosts += 1;
-        } else if name.eq_ignore_ascii_case("expect") {
-            self.expects_other |= !value.eq_ignore_ascii_case("100-continue");
-        } else if name.eq_ignore_ascii_case("connection") {
-            let has = |token: &str| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(token));
-            self.closes |= has("close");
-            self.keeps_alive |= has("keep-alive");
-            // As `tiny_http` looks for it: anywhere in the value.
-            self.upgrades |= value.to_ascii_lowercase().contains("upgrade");
-        }
-        Ok(())
-    }
-
-    fn check(&self, is_1_1: bool, max_body_bytes: u64) -> Result<(Body, bool), Refusal> {
-        if self.hosts > 1 || (is_1_1 && self.hosts == 0) {
-            return Err(Refusal::Host);
-        }
-        if self.upgrades {
-            return Err(Refusal::Upgrade);
-        }
-        let is_last = self.closes || (!is_1_1 && !self.keeps_alive);
-        let body = match (self.content_length, self.transfer_encoding) {
-            (None, None) => Body::None,
-            (Some(length), None) => Body::Length(read_length(length, max_body_bytes)?),
-            (None, Some(coding)) if is_1_1 && coding.eq_ignore_ascii_case("chunked") => Body::Chunked,
-            _ => return Err(Refusal::AmbiguousLength),
-        };
-        if self.expects_other {
-            return Err(Refusal::Expectation);
-        }
-        Ok((body, is_last))
-    }
-}
-
-fn read_length(digits: &str, max_body_bytes: u64) -> Result<u64, Refusal> {
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Refusal::AmbiguousLength);
-    }
-    match digits.parse::<u64>() {
-        Ok(length) if length <= max_body_bytes => Ok(length),
-        _ => Err(Refusal::BodyTooLong),
     }
 }
 

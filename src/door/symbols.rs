@@ -1,21 +1,22 @@
 //! The C functions that the standard library calls for `tiny_http`'s sockets, defined by this program.
 //!
 //! A symbol that an executable defines wins over the C library's, in dynamic and in static builds. Each function here
-//! does what its manual page says for every descriptor of the process; only those that `connection` knows are treated
+//! does what its manual page says for every descriptor of the process; only those that `slots` knows are treated
 //! otherwise. None of them may panic: unwinding out of them would abort the process.
 #![expect(unsafe_code, reason = "C functions with raw pointers; this is the only module that has any")]
 
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{c_int, c_void, size_t, sockaddr, socklen_t, ssize_t};
 use socket2::{SockAddr, SockRef};
 
-use super::connection::{self, Connection, Passage};
+use super::connection::{Connection, Passage};
+use super::slots;
 
 /// Pause before another try to accept while the system is out of something.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(20);
@@ -42,7 +43,7 @@ pub unsafe extern "C" fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    let Some(guarded) = connection::listener(listener) else {
+    let Some(guarded) = slots::listener(listener) else {
         // SAFETY: the caller's own arguments, passed on unchanged.
         return unsafe { libc::syscall(libc::SYS_accept4, listener, address, length, flags) } as c_int;
     };
@@ -60,7 +61,9 @@ pub unsafe extern "C" fn accept4(
                 }
             },
         };
-        if let Some((stream, connection)) = guarded.admit(stream, client) {
+        let is_guardable = slots::is_guardable(stream.as_raw_fd());
+        if let Some((stream, connection)) = guarded.admit(stream, client, is_guardable) {
+            slots::also_known_as(stream.as_raw_fd(), &connection);
             // SAFETY: the caller vouches for its pointers.
             unsafe { copy_address(connection.client(), address, length) };
             let _ = ACCEPTED.try_with(|accepted| accepted.replace(Some(connection)));
@@ -90,9 +93,9 @@ fn accept(listener: c_int, flags: c_int) -> io::Result<(TcpStream, SockAddr)> {
 /// As in the manual page: `address` and `length` are valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getpeername(descriptor: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
-    let known = connection::connection(descriptor).or_else(|| {
+    let known = slots::connection(descriptor).or_else(|| {
         let accepted = ACCEPTED.try_with(RefCell::take).ok().flatten()?;
-        connection::also_known_as(descriptor, &accepted);
+        slots::also_known_as(descriptor, &accepted);
         Some(accepted)
     });
     match known {
@@ -112,7 +115,7 @@ pub unsafe extern "C" fn getpeername(descriptor: c_int, address: *mut sockaddr, 
 /// As in the manual page: `buffer` is valid for writing `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
-    let Some(connection) = connection::connection(descriptor) else {
+    let Some(connection) = slots::connection(descriptor) else {
         // SAFETY: the caller's own arguments, passed on unchanged.
         return unsafe { plain_recv(descriptor, buffer, length, flags) };
     };
@@ -158,7 +161,7 @@ fn said(passage: Passage) -> ssize_t {
 /// `close(2)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn close(descriptor: c_int) -> c_int {
-    connection::forget(descriptor);
+    slots::forget(descriptor);
     // SAFETY: closing a descriptor touches no memory of this program.
     unsafe { libc::syscall(libc::SYS_close, descriptor) as c_int }
 }

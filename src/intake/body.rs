@@ -62,6 +62,11 @@ pub struct MalformedBody(pub String);
 pub fn parse(body: &[u8], format: BodyFormat, idempotency_key: Option<&str>) -> Result<Parsed, MalformedBody> {
     let text = std::str::from_utf8(body)
         .map_err(|error| MalformedBody(format!("the body is not UTF-8 from byte {}", error.valid_up_to())))?;
+    // RFC 8259, section 8.1, forbids it. The JSON parser would only say that it expected a value.
+    if text.starts_with('\u{feff}') {
+        let detail = "the body begins with a byte order mark (BOM); send UTF-8 without it";
+        return Err(MalformedBody(detail.to_owned()));
+    }
     if text.trim_ascii().is_empty() {
         return Err(MalformedBody("the body is empty".to_owned()));
     }

@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 /// Requests that may wait behind one connection's exchange. Later ones are dropped unanswered, as is all that follows
 /// on that connection, so that no answer is ever taken for another request's.
 const PIPELINE_MAX: usize = 128;
+/// The door's time-out of a request may come so much sooner than the handler's own: it began to count earlier.
+const DOORS_LEAD: Duration = Duration::from_millis(50);
 /// Locks that the connections are spread over.
 const STRIPES: usize = 16;
 /// Bodies up to this length are already in memory when `tiny_http` hands a request over.
@@ -253,7 +255,11 @@ impl Exchange {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.body = BodyState::Lost;
-                    return Err(BodyError::of(&error));
+                    // The library's decoder takes a read that timed out behind a chunk for broken framing.
+                    return Err(match BodyError::of(&error) {
+                        BodyError::Broken if Instant::now() + DOORS_LEAD > deadline => BodyError::TooSlow,
+                        other => other,
+                    });
                 }
             }
             if body.len() as u64 > max_bytes {

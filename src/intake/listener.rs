@@ -39,12 +39,12 @@ pub struct Listener {
 }
 
 impl Bound {
-    /// Listens behind a door.
+    /// Listens behind a door; `setting` is what chooses the address.
     ///
     /// # Errors
     /// The address is taken or not this machine's.
-    pub fn new(wanted: SocketAddr, policy: DoorPolicy) -> Result<Bound, String> {
-        let socket = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}"))?;
+    pub fn new(wanted: SocketAddr, setting: &str, policy: DoorPolicy) -> Result<Bound, String> {
+        let socket = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}; set {setting}"))?;
         let address = socket.local_addr().map_err(|error| error.to_string())?;
         let for_library = socket.try_clone().map_err(|error| error.to_string())?;
         let door = door::guard(&for_library, policy).map_err(|error| error.to_string())?;

@@ -28,8 +28,9 @@ impl IntakeServer {
     /// An address is taken or not this machine's.
     pub fn start(intake: Intake) -> Result<IntakeServer, String> {
         let settings = &intake.settings;
-        let main = Bound::new(settings.listen, main_policy(settings))?;
-        let admin = settings.admin_listen.map(|address| Bound::new(address, admin_policy(settings))).transpose()?;
+        let main = Bound::new(settings.listen, "INGESTOR_PORT", main_policy(settings))?;
+        let admin = settings.admin_listen.map(|address| Bound::new(address, "ADMIN_ADDR", admin_policy(settings)));
+        let admin = admin.transpose()?;
         let doors: Arc<[_]> = std::iter::once(&main).chain(&admin).map(Bound::door).collect();
         let intake = Arc::new(intake);
         let routes = |face| Routes { intake: intake.clone(), face, doors: doors.clone() };

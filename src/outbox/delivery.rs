@@ -20,6 +20,7 @@ use crate::outbox::observer::Observer;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::threads;
+use crate::wording::{counted, span};
 
 /// Longest pause between two looks into the outbox.
 const TICK: Duration = Duration::from_millis(200);
@@ -84,7 +85,7 @@ impl Delivery {
                 Ok(()) => TICK,
                 Err(error) => {
                     self.metrics.count_store_error(&error);
-                    log::warn!("deliveries pause: {error}");
+                    log::warn!("no batch is delivered until the store answers: {error}");
                     PAUSE_AFTER_ERROR
                 }
             };
@@ -155,7 +156,7 @@ impl Delivery {
         let id = &entry.batch.id;
         let begun = self.store.now()?;
         if entry.ambiguous_since.is_some_and(|since| begun.since(since) > self.settings.dedup_window) {
-            let window = humantime::format_duration(self.settings.dedup_window);
+            let window = span(self.settings.dedup_window);
             let reason = format!(
                 "parked: the receiver may have processed it more than {window} ago (RECEIVER_DEDUP_WINDOW) and may have \
                  forgotten its id; ask the receiver, then replay or keep it"
@@ -179,7 +180,7 @@ impl Delivery {
         self.metrics.observe_attempt(result, entry.batch.aggregates, started.elapsed());
         self.store.settle(token, id, &settlement)?;
         if settlement == Settlement::Confirm {
-            log::info!("batch {id}: {} aggregates confirmed", entry.batch.aggregates);
+            log::info!("batch {id}: {} confirmed", counted(entry.batch.aggregates, "aggregate", "aggregates"));
             self.observer.confirmed(entry);
         }
         Ok(())

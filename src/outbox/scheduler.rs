@@ -84,7 +84,10 @@ impl Scheduler {
                 }
                 Err(error) => {
                     self.metrics.count_store_error(&error);
-                    log::warn!("shard {}: the scheduler pauses: {error}", duty.shard);
+                    log::warn!(
+                        "shard {}: no window is closed and no batch is made until the store answers: {error}",
+                        duty.shard
+                    );
                     // What is known may be outdated once the store is back.
                     duty.open = None;
                     duty.freezing = None;

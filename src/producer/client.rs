@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -30,9 +31,25 @@ pub(super) struct Run {
     pub acknowledged: AtomicU64,
     pub failed: AtomicU64,
     pub retries: AtomicU64,
+    /// Requests that failed, whether or not they are repeated, and why the last one did.
+    pub failures: Mutex<Failures>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    pub count: u64,
+    pub last: Option<String>,
 }
 
 impl Run {
+    fn note_failure(&self, reason: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        if failures.last.as_deref() != Some(reason) {
+            failures.last = Some(reason.to_owned());
+        }
+    }
+
     /// The next pulse's number, until there are enough. Whoever takes one sends it.
     fn claim(&self) -> Option<u64> {
         let more = |begun| if self.count.is_some_and(|count| begun >= count) { None } else { Some(begun + 1) };
@@ -133,7 +150,7 @@ impl<'a> Client<'a> {
 
     fn send(&mut self, number: u64, tenant: u32) {
         let draft = self.run.recipe.pulse(number, tenant);
-        let sent = self.sender.send(&draft.body, &mut self.random);
+        let sent = self.sender.send(&draft.body, &mut self.random, |reason| self.run.note_failure(reason));
         let tally = &mut self.tally;
         let retries = u64::from(sent.attempts - 1);
         tally.sent += 1;

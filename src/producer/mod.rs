@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use self::sender::Sender;
 use crate::amount::Amount;
 use crate::shutdown::Shutdown;
 use crate::splitmix::SplitMix64;
+use crate::wording::span;
 
 mod client;
 mod progress;
@@ -71,6 +73,8 @@ pub struct ProducerOptions {
     pub attempts_max: u32,
     /// Limit of one request, from connecting to the end of its answer.
     pub request_timeout: Duration,
+    /// The run is given up once requests have failed for so long and none was acknowledged.
+    pub patience: Duration,
 }
 
 impl Default for ProducerOptions {
@@ -89,6 +93,7 @@ impl Default for ProducerOptions {
             ids: true,
             attempts_max: 10,
             request_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -135,7 +140,7 @@ pub fn run(
     let run_id = uuid::Uuid::new_v4().to_string();
     let started = Instant::now();
     let run = begin(options, connections, &run_id, started)?;
-    let tally = thread::scope(|scope| {
+    let (tally, gave_up) = thread::scope(|scope| {
         let (halt, halted) = crossbeam_channel::bounded(0);
         let (done, tallies) = crossbeam_channel::bounded(connections);
         for number in 0..connections {
@@ -144,8 +149,16 @@ pub fn run(
                 .map_err(|error| ProducerError::Thread { needed: connections, error })?;
         }
         drop(done);
-        let snapshot = || observe(&snapshot(options, &run, started));
-        Ok(gather(&tallies, halt, stop, snapshot))
+        let mut silence = Silence::new(options.patience);
+        let observe = || {
+            let now = snapshot(options, &run, started);
+            observe(&now);
+            silence.is_too_long(&now, Instant::now())
+        };
+        let (tally, given_up) = gather(&tallies, halt, stop, observe);
+        let last_failure = || snapshot(options, &run, started).last_failure.unwrap_or_default();
+        let reason = || format!("nothing was acknowledged for {}: {}", span(options.patience), last_failure());
+        Ok((tally, given_up.then(reason)))
     })?;
     let quantile = |quantile| Duration::from_micros(tally.latency.value_at_quantile(quantile));
     let latency = Latency { p50: quantile(0.5), p99: quantile(0.99), max: Duration::from_micros(tally.latency.max()) };
@@ -162,6 +175,7 @@ pub fn run(
         latency,
         totals: tally.totals,
         failures: tally.failures,
+        gave_up,
     })
 }
 
@@ -203,6 +217,7 @@ fn begin(options: &ProducerOptions, connections: usize, run_id: &str, started: I
         acknowledged: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         retries: AtomicU64::new(0),
+        failures: Mutex::default(),
     })
 }
 
@@ -230,9 +245,15 @@ fn start_client<'scope>(
     Ok(())
 }
 
-/// Adds up the threads' tallies as they end, and halts them once `stop` is set.
-fn gather(tallies: &Receiver<Tally>, halt: Channel<()>, stop: &Shutdown, mut observe: impl FnMut()) -> Tally {
-    let mut halt = Some(halt);
+/// Adds up the threads' tallies as they end, and halts them once `stop` is set or `observe` says so; returns whether it
+/// did.
+fn gather(
+    tallies: &Receiver<Tally>,
+    halt: Channel<()>,
+    stop: &Shutdown,
+    mut observe: impl FnMut() -> bool,
+) -> (Tally, bool) {
+    let (mut halt, mut given_up) = (Some(halt), false);
     let mut sum = Tally::new();
     let mut next_look = Instant::now();
     loop {
@@ -240,25 +261,53 @@ fn gather(tallies: &Receiver<Tally>, halt: Channel<()>, stop: &Shutdown, mut obs
             Ok(tally) => sum.merge(tally),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                if stop.requested() {
+                given_up |= observe() && halt.is_some();
+                if stop.requested() || given_up {
                     halt = None;
                 }
-                observe();
                 next_look = Instant::now() + WATCH_INTERVAL;
             }
         }
     }
     drop(halt);
     observe();
-    sum
+    (sum, given_up)
+}
+
+/// How long requests have failed without one being acknowledged. Tenants that pause for long are no silence.
+struct Silence {
+    patience: Duration,
+    acknowledged: u64,
+    failed_requests: u64,
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn new(patience: Duration) -> Self {
+        Silence { patience, acknowledged: 0, failed_requests: 0, since: None }
+    }
+
+    fn is_too_long(&mut self, seen: &Snapshot, now: Instant) -> bool {
+        if seen.acknowledged > self.acknowledged {
+            self.acknowledged = seen.acknowledged;
+            self.failed_requests = seen.failed_requests;
+            self.since = None;
+        } else if seen.failed_requests > self.failed_requests && self.since.is_none() {
+            self.since = Some(now);
+        }
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.patience)
+    }
 }
 
 fn snapshot(options: &ProducerOptions, run: &Run, started: Instant) -> Snapshot {
+    let failures = run.failures.lock().unwrap_or_else(PoisonError::into_inner);
     Snapshot {
         elapsed: started.elapsed(),
         acknowledged: run.acknowledged.load(Ordering::Relaxed),
         failed: run.failed.load(Ordering::Relaxed),
         retries: run.retries.load(Ordering::Relaxed),
+        failed_requests: failures.count,
+        last_failure: failures.last.clone(),
         count: options.count,
         duration: options.duration,
     }

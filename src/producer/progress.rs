@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A moment of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Since the start.
     pub elapsed: Duration,
@@ -19,6 +19,10 @@ pub struct Snapshot {
     pub failed: u64,
     /// Repetitions so far.
     pub retries: u64,
+    /// Requests that failed so far, whether or not they are repeated.
+    pub failed_requests: u64,
+    /// Why the last one of them did.
+    pub last_failure: Option<String>,
     /// Pulses to produce, if there is such a number.
     pub count: Option<u64>,
     /// When no more pulses begin, since the start, if there is such a moment.
@@ -26,6 +30,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What came of the pulses so far. A server that is not there would otherwise look like a slow one.
+    fn counts(&self) -> String {
+        let counts = format!("{} acknowledged, {} failed, {} retries", self.acknowledged, self.failed, self.retries);
+        match &self.last_failure {
+            Some(reason) => format!("{counts} (last failure: {reason})"),
+            None => counts,
+        }
+    }
+
     /// How much is done, and of how much: pulses if their number is set, otherwise milliseconds.
     fn share(&self) -> Option<(u64, u64)> {
         match (self.count, self.duration) {
@@ -57,7 +70,7 @@ impl Progress {
 
     /// Shows a moment; called many times a second.
     pub fn show(&mut self, now: &Snapshot) {
-        let counts = format!("{} acknowledged, {} failed, {} retries", now.acknowledged, now.failed, now.retries);
+        let counts = now.counts();
         if let Some(bar) = &self.bar {
             if let Some((done, all)) = now.share() {
                 bar.set_length(all.max(1));
@@ -70,7 +83,7 @@ impl Progress {
         let passed = now.elapsed.saturating_sub(logged_at);
         if passed >= LOG_INTERVAL {
             let rate = now.acknowledged.saturating_sub(logged) as f64 / passed.as_secs_f64();
-            log::info!("{:.0} s: {counts}, {rate:.0} a second", now.elapsed.as_secs_f64());
+            log::info!("{:.0} s: {rate:.0} a second, {counts}", now.elapsed.as_secs_f64());
             self.logged = (now.elapsed, now.acknowledged);
         }
     }

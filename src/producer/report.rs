@@ -36,6 +36,8 @@ pub struct ProducerReport {
     pub totals: UnitTotals,
     /// The failed pulses by reason.
     pub failures: BTreeMap<String, u64>,
+    /// Why the run ended early, if nothing was acknowledged for too long.
+    pub gave_up: Option<String>,
 }
 
 /// Quantiles of a duration.
@@ -78,6 +80,7 @@ impl ProducerReport {
             },
             "totals": totals,
             "failures": self.failures,
+            "gave_up": self.gave_up,
         })
         .to_string()
     }

@@ -76,7 +76,8 @@ impl Sender {
     }
 
     /// Sends a pulse, repeating it unchanged, until it is acknowledged, refused for good or tried often enough.
-    pub fn send(&self, body: &str, random: &mut SplitMix64) -> Sent {
+    /// Each failed request's reason is told to `failed`.
+    pub fn send(&self, body: &str, random: &mut SplitMix64, failed: impl Fn(&str)) -> Sent {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -86,8 +87,12 @@ impl Sender {
                     let end = End::Acknowledged { duplicate, latency: started.elapsed() };
                     return Sent { end, attempts };
                 }
-                Verdict::Failed(reason) => return Sent { end: End::Failed(reason), attempts },
+                Verdict::Failed(reason) => {
+                    failed(&reason);
+                    return Sent { end: End::Failed(reason), attempts };
+                }
                 Verdict::Retry { not_before, reason } => {
+                    failed(&reason);
                     let pause = not_before.unwrap_or(Duration::ZERO).max(backoff(attempts, random));
                     if attempts >= self.attempts_max || self.halted_within(pause) {
                         return Sent { end: End::Failed(reason), attempts };

@@ -227,6 +227,48 @@ fn a_stop_gives_up_what_waits_to_be_repeated() {
 }
 
 #[test]
+fn a_run_is_given_up_when_nothing_is_acknowledged() {
+    let target = Target::start(|_| Reply::Status(503));
+    let options = ProducerOptions {
+        attempts_max: u32::MAX,
+        patience: Duration::from_millis(200),
+        duration: Some(Duration::from_secs(600)),
+        ..target.options(3)
+    };
+    let mut last_failure = None;
+    let report = run(&options, &Shutdown::new(), |now| last_failure = now.last_failure.clone()).unwrap();
+    assert_eq!((report.acknowledged, report.failed), (0, 3));
+    assert!(report.elapsed < Duration::from_secs(60), "{:?}", report.elapsed);
+    let reason = report.gave_up.unwrap();
+    assert!(reason.starts_with("nothing was acknowledged for 200ms: status 503"), "{reason}");
+    assert!(last_failure.unwrap().contains("503"));
+}
+
+#[test]
+fn silence_is_failure_without_an_acknowledgement() {
+    let start = Instant::now();
+    let seen = |acknowledged, failed_requests| Snapshot {
+        elapsed: Duration::ZERO,
+        acknowledged,
+        failed: 0,
+        retries: 0,
+        failed_requests,
+        last_failure: None,
+        count: None,
+        duration: None,
+    };
+    let mut silence = Silence::new(Duration::from_secs(60));
+    let mut is_too_long = |after, acknowledged, failed| {
+        silence.is_too_long(&seen(acknowledged, failed), start + Duration::from_secs(after))
+    };
+    assert!(!is_too_long(100, 0, 0), "nobody has sent yet");
+    assert!(!is_too_long(100, 0, 1) && !is_too_long(159, 0, 5));
+    assert!(!is_too_long(160, 1, 5), "acknowledged at last");
+    assert!(!is_too_long(1_000, 1, 5), "all tenants pause");
+    assert!(!is_too_long(1_001, 1, 6) && is_too_long(1_061, 1, 6));
+}
+
+#[test]
 fn time_ends_a_run_without_a_count() {
     let target = Target::start(|_| Reply::Status(204));
     let options = ProducerOptions { count: None, duration: Some(Duration::from_millis(50)), ..target.options(0) };

@@ -13,9 +13,10 @@
 //! | `GET /healthz` | 200 |
 //! | `GET /_faults`, `POST /_faults` | shows or changes the switches |
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub use self::faults::{Faults, LateFailure};
 /// Requests answered at once; more wait. Above the sender's deliveries in flight, so that `delay` never hides a look at
 /// the totals.
 const HANDLERS: usize = 8;
+/// Beside the database, locked by the receiver that uses it.
+const LOCK_FILE: &str = "receiver.lock";
 /// A client that takes nothing for so long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection silent for so long is asked whether its peer is still there.
@@ -63,11 +66,14 @@ pub enum ReceiverError {
     /// The data directory can't be made.
     #[error("cannot use the data directory {0}: {1}")]
     DataDir(PathBuf, #[source] io::Error),
+    /// Another receiver counts there: its sums and this one's would be one.
+    #[error("the data directory {0} is in use by another receiver; give this one its own with --data-dir")]
+    InUse(PathBuf),
     /// The database can't be opened or read.
     #[error("the receiver's database: {0}")]
     Database(#[from] rusqlite::Error),
     /// The address can't be listened on.
-    #[error("cannot listen on {0}: {1}")]
+    #[error("cannot listen on {0}: {1}; choose another --port")]
     Listen(SocketAddr, #[source] io::Error),
     /// A switch has no meaning.
     #[error("{0}")]
@@ -87,6 +93,7 @@ impl Receiver {
         options.faults.check().map_err(ReceiverError::Faults)?;
         std::fs::create_dir_all(&options.data_dir)
             .map_err(|error| ReceiverError::DataDir(options.data_dir.clone(), error))?;
+        let lock = lock(&options.data_dir)?;
         let book = Book::open(&options.data_dir)?;
         let listening = |error| ReceiverError::Listen(options.addr, error);
         let listener = listen(options.addr).map_err(listening)?;
@@ -97,13 +104,25 @@ impl Receiver {
         let server = Arc::new(server);
         let (stop, stopping) = crossbeam_channel::bounded(0);
         let desk = Arc::new(Desk { book, faults: FaultPanel::new(options.faults), stopping });
-        let mut receiver = RunningReceiver { addr, desk, server, handlers: Vec::new(), stop: Some(stop) };
+        let mut receiver = RunningReceiver { addr, desk, server, handlers: Vec::new(), stop: Some(stop), _lock: lock };
         for number in 0..HANDLERS {
             let (desk, server) = (Arc::clone(&receiver.desk), Arc::clone(&receiver.server));
             let builder = thread::Builder::new().name(format!("receiver-{number}"));
             receiver.handlers.push(builder.spawn(move || desk.serve(&server)).map_err(listening)?);
         }
         Ok(receiver)
+    }
+}
+
+/// Takes the data directory for this receiver, for as long as the file is open.
+fn lock(data_dir: &Path) -> Result<File, ReceiverError> {
+    let unusable = |error| ReceiverError::DataDir(data_dir.to_owned(), error);
+    let path = data_dir.join(LOCK_FILE);
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ReceiverError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
 }
 
@@ -126,6 +145,7 @@ pub struct RunningReceiver {
     server: Arc<Server>,
     handlers: Vec<JoinHandle<()>>,
     stop: Option<Sender<()>>,
+    _lock: File,
 }
 
 impl RunningReceiver {

@@ -13,6 +13,7 @@ use super::book::{Arrival, Book, Recorded};
 use super::faults::{Drawn, FaultPanel, LateFailure};
 use super::listing::Listing;
 use crate::pulse::{Unit, UnitTotals};
+use crate::wording::counted;
 
 /// The largest body of a batch; the largest that the sender's settings allow is far below.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
@@ -186,7 +187,7 @@ fn fault_before_commit(drawn: &Drawn, id: &str, batch: &[Delivered<'_>]) -> Opti
 fn settled(recorded: rusqlite::Result<Recorded>, id: &str, aggregates: usize) -> ResponseBox {
     match recorded {
         Ok(Recorded::Added) => {
-            log::info!("batch {id}: {aggregates} aggregates added");
+            log::info!("batch {id}: {} added", counted(aggregates as u64, "aggregate", "aggregates"));
             Response::empty(204).boxed()
         }
         Ok(Recorded::Repeat) => {

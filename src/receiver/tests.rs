@@ -99,6 +99,18 @@ fn a_restart_forgets_nothing() {
 }
 
 #[test]
+fn a_data_directory_is_one_receivers() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::start(dir.path());
+    let addr = (Ipv4Addr::LOCALHOST, 0).into();
+    let second =
+        || Receiver::start(ReceiverOptions { addr, data_dir: dir.path().to_owned(), faults: Faults::default() });
+    assert!(matches!(second(), Err(ReceiverError::InUse(_))));
+    fixture.receiver.stop();
+    assert!(second().is_ok());
+}
+
+#[test]
 fn totals_of_odd_names_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::start(dir.path());

@@ -94,7 +94,7 @@ fn what_is_not_json_is_refused() {
         malformed("two objects", format!("{BANANA}{BANANA}"), "not JSON"),
         malformed("two objects on two lines", format!("{BANANA}\n{BANANA}"), "not JSON"),
         malformed("two lists", format!("[{BANANA}][{BANANA}]"), "not JSON"),
-        malformed("a byte order mark", format!("\u{feff}{BANANA}"), "not JSON"),
+        malformed("a byte order mark", format!("\u{feff}{BANANA}"), "byte order mark"),
         malformed("UTF-16", BANANA.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), "not JSON"),
         malformed("bad UTF-8 in an id", b"{\"tenant_id\":\"\xe9\"}".to_vec(), "not UTF-8 from byte 14"),
         malformed("a byte that is never UTF-8", [BANANA.as_bytes(), b"\xff"].concat(), "not UTF-8 from byte 84"),

@@ -40,7 +40,7 @@ fn reload(ingestor: &Ingestor, said: &str) {
 }
 
 fn reload_well(ingestor: &Ingestor) {
-    reload(ingestor, "API keys are valid from now on");
+    reload(ingestor, "SIGHUP: valid from now on");
 }
 
 fn bearer(key: &str) -> String {

@@ -192,3 +192,18 @@ proptest! {
         prop_assert!(refusal.is_some() || passed == expected[..whole.pass]);
     }
 }
+
+#[test]
+fn a_short_body_is_one_that_the_library_reads_itself() {
+    let check = |fields: &str, expected: bool| {
+        let mut filter = Filter::new(Limits { max_head_bytes: 1000, max_body_bytes: 10_000 });
+        let mut bytes = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
+        assert_eq!(filter.feed(&mut bytes).refusal, None, "{fields}");
+        assert_eq!(filter.is_in_short_body(), expected, "{fields}");
+    };
+    check("", false);
+    check("Content-Length: 1024\r\n", true);
+    check("Content-Length: 1025\r\n", false);
+    check("Content-Length: 10\r\nExpect: 100-continue\r\n", false);
+    check("Transfer-Encoding: chunked\r\n", false);
+}

@@ -22,6 +22,8 @@ const IDLE_LINKS_MAX: usize = 4;
 /// Where Redis is and how long to wait for it. Holds the password, so it has no `Debug`.
 pub(super) struct Target {
     client: Client,
+    /// Host and port, or the path of a socket: what of the URL may be shown.
+    pub(super) place: String,
     /// How much longer than usual an answer may take: `WAIT` waits for replicas.
     extra: Duration,
 }
@@ -42,7 +44,8 @@ impl Target {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        Ok(Target { client: Client::open(info).map_err(|_| unreadable())?, extra })
+        let place = info.addr().to_string();
+        Ok(Target { client: Client::open(info).map_err(|_| unreadable())?, place, extra })
     }
 
     /// The usual limit for one answer when there is so much time in all: room for a second try is left.
@@ -55,9 +58,9 @@ impl Target {
         let connection =
             self.client.get_connection_with_timeout(limit.min(IO_TIMEOUT)).map_err(|error| match error.kind() {
                 redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
-                    StoreError::Misconfigured(format!("Redis refused the connection: {error}"))
+                    StoreError::Misconfigured(format!("Redis at {} refused the connection: {error}", self.place))
                 }
-                _ => StoreError::Unavailable(format!("no connection to Redis: {error}")),
+                _ => StoreError::Unavailable(format!("no connection to Redis at {}: {error}", self.place)),
             })?;
         let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO };
         link.set_limit(limit).map_err(|error| unavailable(&error))?;

@@ -7,6 +7,7 @@ use super::keys::ShardKeys;
 use super::reply::{corrupt, pairs, text};
 use super::script::SCRIPTS;
 use crate::store::{Durability, StoreError};
+use crate::wording::counted;
 
 /// Script flags came with this major version.
 const MAJOR_VERSION_MIN: u32 = 7;
@@ -21,15 +22,17 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
     }
     let mut durability = Durability::default();
     let replicas = info.replicas();
+    let connected = counted(replicas, "replica", "replicas");
     if u64::from(wait_replicas) > replicas {
-        let text =
-            format!("{wait_replicas} replicas must confirm each group, {replicas} are connected: no group will be");
+        let text = format!(
+            "WAIT_REPLICAS={wait_replicas}, but {connected} connected: no pulse is taken until there are enough"
+        );
         durability.warnings.push(text);
     }
     let replicated = match (wait_replicas, replicas) {
         (0, 0) => "no replica".to_owned(),
-        (0, replicas) => format!("{replicas} replicas, which groups don't wait for"),
-        (wanted, replicas) => format!("{wanted} of {replicas} replicas before each acknowledgement"),
+        (0, _) => format!("{connected}, which groups don't wait for"),
+        (wanted, _) => format!("{wanted} of {connected} before each acknowledgement"),
     };
     match Config::read(pool)? {
         Some(config) => {
@@ -53,7 +56,11 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
 pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<(), StoreError> {
     for shard in keys {
         if pool.run(SCRIPTS.ready.call(&[&shard.state]), Repeat::Read)? == Value::Nil {
-            return Err(StoreError::Corrupt(format!("{} is gone", shard.state)));
+            return Err(StoreError::Corrupt(format!(
+                "Redis no longer holds this store ({} is gone; emptied?). What was not delivered is gone. Restart to begin \
+                 a new store",
+                shard.state
+            )));
         }
     }
     if wait_replicas > 0 {

@@ -56,6 +56,11 @@ impl RedisSettings {
             wait_timeout: Duration::from_secs(1),
         }
     }
+
+    /// Host and port, or the path of a socket, for people: never a user or a password.
+    pub fn place(&self) -> String {
+        Target::new(&self.url, Duration::ZERO).map_or_else(|_| "an unreadable URL".to_owned(), |target| target.place)
+    }
 }
 
 impl fmt::Debug for RedisSettings {

@@ -78,6 +78,20 @@ fn clients_that_stall_are_answered_408_and_ended() {
     before.wait_for_return(|| ingestor.figures());
 }
 
+/// The library reads a short body before anybody sees its request.
+#[test]
+fn a_short_body_that_stalls_is_told_why() {
+    let ingestor = stronghold();
+    let good = String::from_utf8(request("GET", "/healthz", &[], b"")).expect("it is text");
+    let stalled = post("Content-Length: 100\r\n") + "{\"te";
+    for (bytes, answers) in [(stalled.clone(), 1), (good + &stalled, 2)] {
+        let received = send_and_wait(&ingestor, bytes.as_bytes());
+        assert_eq!(received.len(), answers);
+        let problem = received[answers - 1].problem(408);
+        assert_eq!(problem["type"], "urn:ingestor-consumo:problem:request-too-slow");
+    }
+}
+
 #[test]
 fn answers_that_nobody_reads_hold_up_nobody() {
     let ingestor = stronghold();
