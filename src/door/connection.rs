@@ -1,23 +1,19 @@
-//! The guarded sockets: which descriptors they are, what their clients have sent, and when one has to end.
+//! The guarded sockets: what their clients have sent, and when one has to end.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef};
 
 use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
-use super::room;
-use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
-use crate::threads;
+use super::registry::{self, clients, lock};
+use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats, room};
 
-/// Descriptors beyond this are not guarded, so no connection is accepted on them.
-const DESCRIPTORS_MAX: usize = 1 << 17;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -28,23 +24,6 @@ const UNREAD_MAX: usize = 4 << 10;
 const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
 /// How long a write to a client may make no progress.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a descriptor is. Read without a lock on every call, also of descriptors that are none of ours.
-const PLAIN: u8 = 0;
-const LISTENER: u8 = 1;
-const CONNECTION: u8 = 2;
-
-/// One descriptor's entry.
-struct Slot {
-    kind: AtomicU8,
-    guarded: Mutex<Option<Guarded>>,
-}
-
-#[derive(Clone)]
-enum Guarded {
-    Listener(Arc<Listener>),
-    Connection(Arc<Connection>),
-}
 
 /// A listener whose connections are guarded.
 pub(super) struct Listener {
@@ -85,101 +64,16 @@ pub(super) enum Passage {
     Fail(i32),
 }
 
-static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
-/// Connections by their listener's number and their client.
-type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
-
-static CLIENTS: OnceLock<Clients> = OnceLock::new();
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
-    let slots =
-        SLOTS.get_or_init(|| (0..room::descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect());
-    let max_connections = room::max_connections(&policy).min(slots.len() / DESCRIPTORS_PER_CONNECTION);
+    let max_connections = room::max_connections(&policy).min(registry::descriptors() / DESCRIPTORS_PER_CONNECTION);
     let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
     let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
     let guarded =
         Listener { policy, max_connections: max_connections as u64, stats: stats.clone(), last: Mutex::default() };
-    let slot = slot(listener.as_raw_fd()).ok_or_else(|| io::Error::other("the listener's descriptor is too high"))?;
-    slot.set(LISTENER, Guarded::Listener(Arc::new(guarded)));
+    registry::is_listener(listener.as_raw_fd(), guarded)?;
     Ok(stats)
-}
-
-pub(super) fn answered(listener: u64, client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
-        connection.answered.fetch_add(1, Ordering::Release);
-    }
-}
-
-pub(super) fn hang_up(listener: u64, client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
-        connection.ended.store(true, Ordering::Release);
-    }
-}
-
-/// The listener behind a descriptor, if it is a guarded one.
-pub(super) fn listener(descriptor: RawFd) -> Option<Arc<Listener>> {
-    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == LISTENER)?;
-    match &*lock(&slot.guarded) {
-        Some(Guarded::Listener(listener)) => Some(listener.clone()),
-        _ => None,
-    }
-}
-
-/// The connection behind a descriptor, if it is a guarded one.
-pub(super) fn connection(descriptor: RawFd) -> Option<Arc<Connection>> {
-    let slot = slot(descriptor).filter(|slot| slot.kind.load(Ordering::Acquire) == CONNECTION)?;
-    match &*lock(&slot.guarded) {
-        Some(Guarded::Connection(connection)) => Some(connection.clone()),
-        _ => None,
-    }
-}
-
-/// Notes that a descriptor is one of this connection's.
-pub(super) fn also_known_as(descriptor: RawFd, connection: &Arc<Connection>) {
-    if let Some(slot) = slot(descriptor) {
-        connection.descriptors.fetch_add(1, Ordering::AcqRel);
-        slot.set(CONNECTION, Guarded::Connection(connection.clone()));
-    }
-}
-
-/// Notes that a descriptor is about to be closed.
-pub(super) fn forget(descriptor: RawFd) {
-    let Some(slot) = slot(descriptor) else { return };
-    // Every descriptor of the process comes by here; only a guarded one pays for more than this look.
-    if slot.kind.load(Ordering::Acquire) != PLAIN && slot.kind.swap(PLAIN, Ordering::AcqRel) != PLAIN {
-        let guarded = lock(&slot.guarded).take();
-        match guarded {
-            Some(Guarded::Connection(connection)) => connection.lose_descriptor(),
-            // The library's accept thread drops its listener as it unwinds. Nobody is let in any more, and nobody would
-            // notice; nothing acknowledged is at risk, and a restart cures it.
-            Some(Guarded::Listener(_)) if std::thread::panicking() => threads::end_after_panic("accept"),
-            Some(Guarded::Listener(_)) | None => {}
-        }
-    }
-}
-
-fn slot(descriptor: RawFd) -> Option<&'static Slot> {
-    SLOTS.get()?.get(usize::try_from(descriptor).ok()?)
-}
-
-fn clients() -> &'static Clients {
-    CLIENTS.get_or_init(Mutex::default)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slot {
-    fn plain() -> Self {
-        Slot { kind: AtomicU8::new(PLAIN), guarded: Mutex::new(None) }
-    }
-
-    fn set(&self, kind: u8, guarded: Guarded) {
-        *lock(&self.guarded) = Some(guarded);
-        self.kind.store(kind, Ordering::Release);
-    }
 }
 
 impl Listener {
@@ -197,7 +91,7 @@ impl Listener {
         // A duplicate that can't be had would panic in the library's accept thread, which ends with it.
         let usable = open < self.max_connections
             && !self.is_known(&client)
-            && slot(stream.as_raw_fd()).is_some()
+            && registry::has_room_for(stream.as_raw_fd())
             && stream.try_clone().is_ok();
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
@@ -222,7 +116,7 @@ impl Listener {
         if let Some(client) = connection.client.as_socket() {
             lock(clients()).insert((self.stats.number, client), connection.clone());
         }
-        also_known_as(stream.as_raw_fd(), &connection);
+        registry::also_known_as(stream.as_raw_fd(), &connection);
         *lock(&self.last) = Some(connection.clone());
         Some((stream, connection))
     }
@@ -256,7 +150,21 @@ impl Connection {
         &self.client
     }
 
-    fn lose_descriptor(self: &Arc<Self>) {
+    /// One of its requests was answered.
+    pub(super) fn note_answer(&self) {
+        self.answered.fetch_add(1, Ordering::Release);
+    }
+
+    /// Nothing more of it is to pass.
+    pub(super) fn hang_up(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn gain_descriptor(&self) {
+        self.descriptors.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn lose_descriptor(self: &Arc<Self>) {
         if self.descriptors.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }

@@ -7,7 +7,8 @@
 //! an ambiguous length or a client that stalls.
 //!
 //! - [`head`] follows the bytes of one connection and says what must not pass. Pure.
-//! - `connection` knows the guarded sockets and when one has to end.
+//! - `registry` knows which descriptors are guarded.
+//! - `connection` knows what came on a connection and when it has to end.
 //! - `farewell` says why to those that are refused.
 //! - `room` says how many of them there may be.
 //! - `symbols` is the only module of the program with `unsafe`.
@@ -20,6 +21,8 @@ pub mod head;
 mod connection;
 #[cfg(target_os = "linux")]
 mod farewell;
+#[cfg(target_os = "linux")]
+mod registry;
 #[cfg(target_os = "linux")]
 mod room;
 #[cfg(target_os = "linux")]
@@ -99,7 +102,7 @@ impl DoorStats {
     /// Says that a request of this client was answered, so that its next ones may pass.
     pub fn answered(&self, client: &SocketAddr) {
         #[cfg(target_os = "linux")]
-        connection::answered(self.number, client);
+        registry::answered(self.number, client);
         #[cfg(not(target_os = "linux"))]
         let _ = client;
     }
@@ -107,7 +110,7 @@ impl DoorStats {
     /// Lets nothing more of this client pass: what is left of its request would be taken for the next one.
     pub fn hang_up(&self, client: &SocketAddr) {
         #[cfg(target_os = "linux")]
-        connection::hang_up(self.number, client);
+        registry::hang_up(self.number, client);
         #[cfg(not(target_os = "linux"))]
         let _ = client;
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use libc::{c_int, c_void, size_t, sockaddr, socklen_t, ssize_t};
 use socket2::{SockAddr, SockRef};
 
-use super::connection::{self, Connection, Passage};
+use super::connection::{Connection, Passage};
+use super::registry;
 
 /// Pause before another try to accept while the system is out of something.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(20);
@@ -42,7 +43,7 @@ pub unsafe extern "C" fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    let Some(guarded) = connection::listener(listener) else {
+    let Some(guarded) = registry::listener(listener) else {
         // SAFETY: the caller's own arguments, passed on unchanged.
         return unsafe { libc::syscall(libc::SYS_accept4, listener, address, length, flags) } as c_int;
     };
@@ -90,9 +91,9 @@ fn accept(listener: c_int, flags: c_int) -> io::Result<(TcpStream, SockAddr)> {
 /// As in the manual page: `address` and `length` are valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getpeername(descriptor: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
-    let known = connection::connection(descriptor).or_else(|| {
+    let known = registry::connection(descriptor).or_else(|| {
         let accepted = ACCEPTED.try_with(RefCell::take).ok().flatten()?;
-        connection::also_known_as(descriptor, &accepted);
+        registry::also_known_as(descriptor, &accepted);
         Some(accepted)
     });
     match known {
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn getpeername(descriptor: c_int, address: *mut sockaddr, 
 /// As in the manual page: `buffer` is valid for writing `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn recv(descriptor: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
-    let Some(connection) = connection::connection(descriptor) else {
+    let Some(connection) = registry::connection(descriptor) else {
         // SAFETY: the caller's own arguments, passed on unchanged.
         return unsafe { plain_recv(descriptor, buffer, length, flags) };
     };
@@ -158,7 +159,7 @@ fn said(passage: Passage) -> ssize_t {
 /// `close(2)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn close(descriptor: c_int) -> c_int {
-    connection::forget(descriptor);
+    registry::forget(descriptor);
     // SAFETY: closing a descriptor touches no memory of this program.
     unsafe { libc::syscall(libc::SYS_close, descriptor) as c_int }
 }
