@@ -52,7 +52,7 @@ fn whatever_was_sealed_goes_on_after_the_restart(store: TestStore) {
 fn a_draining_server_says_so_and_a_second_signal_ends_it() {
     let mut store = TestStore::redis();
     let redis = store.server_pid();
-    let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s")];
+    let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s"), ("DRAIN_TIMEOUT", "5m")];
     let mut ingestor = Ingestor::start_on(&store, &settings);
     let mut kept = Connection::open(ingestor.address()).unwrap();
     let mut client = Connection::open(ingestor.address()).unwrap();

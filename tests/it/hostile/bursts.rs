@@ -126,7 +126,8 @@ fn beyond_the_cap_connections_are_shed() {
     let before = ingestor.figures();
     for _ in 0..20 {
         let turned_away = sheds_and_recovers(&ingestor, 60);
-        assert_eq!(turned_away, 40);
+        // More if connections of the round before are still being closed.
+        assert!((40..60).contains(&turned_away), "{turned_away} of 60 turned away");
     }
     assert!(ingestor.metric("ingestor_connections_shed_total") >= 800.0);
     before.wait_for_return(|| ingestor.figures());
