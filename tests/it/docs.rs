@@ -104,3 +104,50 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// Every `.rs` file below a folder, one after the other.
+fn sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("the folder is there").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).expect("it is text"));
+        }
+    }
+}
+
+/// The part of a page from one heading to the next of its level.
+fn section<'p>(page: &'p str, heading: &str) -> &'p str {
+    let (_, rest) = page.split_once(heading).unwrap_or_else(|| panic!("there is no {heading:?}"));
+    rest.split("\n## ").next().unwrap_or(rest)
+}
+
+#[test]
+fn the_tests_that_are_named_exist() {
+    let (page, root) = (file("ARCHITECTURE.md"), Path::new(env!("CARGO_MANIFEST_DIR")));
+    let mut code = String::new();
+    sources(&root.join("src"), &mut code);
+    sources(&root.join("tests"), &mut code);
+    let quoted = section(&page, "## Losses, hazards, defences, tests").split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|name| name.contains("::") && !name.contains('…')).collect();
+    assert!(named.len() > 50, "{named:?}");
+    for name in named {
+        let function = name.rsplit("::").next().unwrap_or(name);
+        assert!(code.contains(&format!("fn {function}(")), "there is no test {name}");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let (page, manifest) = (file("ARCHITECTURE.md"), file("Cargo.toml"));
+    let reasons = section(&page, "## Dependencies");
+    let tables =
+        manifest.split("\n[").filter(|table| table.lines().next().is_some_and(|name| name.contains("dependencies")));
+    let names = tables.flat_map(|table| table.lines().skip(1)).filter_map(|line| line.split_once(" = "));
+    let names: Vec<&str> = names.map(|(name, _)| name).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(reasons.contains(&format!("`{name}`")), "{name} has no reason");
+    }
+}
