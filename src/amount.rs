@@ -33,8 +33,9 @@ impl Amount {
     pub const ZERO: Amount = Amount(0);
     /// Integer digits a single pulse may have.
     pub const PULSE_DIGITS: u32 = 18;
-    /// Integer digits an aggregate may have: the sum of ten thousand million largest pulses.
-    pub const AGGREGATE_DIGITS: u32 = 28;
+    /// Integer digits an aggregate may have: the sum of a thousand million largest pulses. One more would not always
+    /// fit the limbs.
+    pub const AGGREGATE_DIGITS: u32 = 27;
 
     /// An amount of so many nano-units.
     pub const fn from_nanos(nanos: i128) -> Self {
@@ -279,6 +280,13 @@ mod tests {
         let tenth = Amount::parse("0.1", Amount::PULSE_DIGITS).unwrap();
         let sum: Amount = std::iter::repeat_n(tenth, 1_000_000).sum();
         assert_eq!(sum.to_string(), "100000");
+    }
+
+    #[test]
+    fn the_largest_aggregate_fits_the_limbs() {
+        let largest = Amount::parse(&"9".repeat(Amount::AGGREGATE_DIGITS as usize), Amount::AGGREGATE_DIGITS).unwrap();
+        let (hi, lo) = largest.to_limbs();
+        assert_eq!(Amount::from_limbs(hi, lo), largest);
     }
 
     proptest! {

@@ -6,15 +6,6 @@ use std::thread::{Builder, JoinHandle};
 /// Exit status after a panic in one of the program's threads (`EX_SOFTWARE` of sysexits.h).
 pub const PANIC_STATUS: i32 = 70;
 
-/// Whether the system would let so many more threads start now.
-pub fn are_left(count: usize) -> bool {
-    let started: Vec<_> = (0..count).map_while(|_| Builder::new().spawn(|| ()).ok()).collect();
-    let all = started.len() == count;
-    // Waits for their end, so that they are not in the way of those that were asked for.
-    started.into_iter().for_each(|thread| drop(thread.join()));
-    all
-}
-
 /// Ends the process after a panic in a thread that it can't do without.
 pub fn end_after_panic(name: &str) -> ! {
     log::error!("thread {name} panicked; the process ends and must be restarted");

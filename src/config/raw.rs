@@ -91,7 +91,7 @@ pub struct RawSettings {
     /// Pulses committed together at most, unless one request has more [default: 512]
     #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
     pub group_max: Option<String>,
-    /// Connections at once; a further one is answered with 503 [default: 10000, or what the limit of open files allows]
+    /// Connections at once; a further one is answered with 503 [default: 10000, or what the limits of open files and threads allow]
     #[arg(long, env = "MAX_CONNECTIONS", hide_env_values = true, value_name = "N")]
     pub max_connections: Option<String>,
     /// Longest head of a request [default: 16384]

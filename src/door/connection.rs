@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,16 +11,9 @@ use socket2::{SockAddr, SockRef};
 
 use super::farewell::{LINGER, discard, problem, say_last};
 use super::head::{Filter, Limits, Refusal};
-use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats, slots};
-use crate::threads;
+use super::room;
+use super::{DESCRIPTORS_PER_CONNECTION, DoorPolicy, DoorStats};
 
-/// Descriptors kept free for everything else: store, deliveries, log, and the library's own duplicates.
-const DESCRIPTORS_SPARE: usize = 64;
-/// Whether threads are left is asked for so many further connections at once: asking is slow.
-const CONNECTIONS_PROVEN_AT_ONCE: u64 = 32;
-/// Threads that must be left for them. Each takes one here and one for a slow request; the others are for the rest of
-/// the program.
-const THREADS_LEFT: usize = 2 * CONNECTIONS_PROVEN_AT_ONCE as usize + 16;
 /// How long an accepted connection may wait for a thread before the next one is accepted all the same.
 const PICK_UP_MAX: Duration = Duration::from_secs(1);
 /// Requests of one client that may be unanswered before no more of them is read.
@@ -38,8 +30,6 @@ pub(super) struct Listener {
     policy: DoorPolicy,
     max_connections: u64,
     stats: Arc<DoorStats>,
-    /// For so many connections at once there are threads.
-    proven: AtomicU64,
     last: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -80,24 +70,13 @@ type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
 static CLIENTS: OnceLock<Clients> = OnceLock::new();
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
-pub(super) fn guard(listener: &TcpListener, policy: DoorPolicy) -> io::Result<Arc<DoorStats>> {
-    let spare = DESCRIPTORS_SPARE + policy.descriptors_elsewhere;
-    let descriptors = slots::count().saturating_sub(spare) / DESCRIPTORS_PER_CONNECTION;
-    let max_connections = policy.max_connections.min(descriptors).max(1);
-    if max_connections < policy.max_connections {
-        log::info!("at most {max_connections} connections: the limit of open files allows no more (ulimit -n)");
-    }
+/// A listener whose connections are to be guarded, in a process with so many descriptors.
+pub(super) fn new_listener(policy: DoorPolicy, descriptors: usize) -> (Arc<Listener>, Arc<DoorStats>) {
     let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
     let stats = Arc::new(DoorStats { number, ..DoorStats::default() });
-    let guarded = Listener {
-        policy,
-        max_connections: max_connections as u64,
-        stats: stats.clone(),
-        proven: AtomicU64::new(0),
-        last: Mutex::default(),
-    };
-    slots::guard_listener(listener.as_raw_fd(), Arc::new(guarded))?;
-    Ok(stats)
+    let max_connections = room::max_connections(&policy).min(descriptors / DESCRIPTORS_PER_CONNECTION) as u64;
+    let listener = Listener { policy, max_connections, stats: stats.clone(), last: Mutex::default() };
+    (Arc::new(listener), stats)
 }
 
 pub(super) fn answered(listener: u64, client: &SocketAddr) {
@@ -130,14 +109,16 @@ impl Listener {
     }
 
     /// Lets a connection in, or turns it away: then the stream is closed.
-    pub(super) fn admit(self: &Arc<Self>, stream: TcpStream, client: SockAddr) -> Option<(TcpStream, Arc<Connection>)> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        client: SockAddr,
+        is_guardable: bool,
+    ) -> Option<(TcpStream, Arc<Connection>)> {
         let open = self.stats.open.load(Ordering::Relaxed);
-        // A duplicate or a thread that can't be had would panic in the library's accept thread, which ends with it.
-        let usable = open < self.max_connections
-            && !self.is_known(&client)
-            && slots::is_guardable(stream.as_raw_fd())
-            && stream.try_clone().is_ok()
-            && self.threads_suffice_for(open);
+        // A duplicate that can't be had would panic in the library's accept thread, which ends with it.
+        let usable =
+            open < self.max_connections && !self.is_known(&client) && is_guardable && stream.try_clone().is_ok();
         if !usable || self.set_up(&stream).is_err() {
             self.shed(&stream);
             return None;
@@ -161,7 +142,6 @@ impl Listener {
         if let Some(client) = connection.client.as_socket() {
             lock(clients()).insert((self.stats.number, client), connection.clone());
         }
-        slots::also_known_as(stream.as_raw_fd(), &connection);
         *lock(&self.last) = Some(connection.clone());
         Some((stream, connection))
     }
@@ -169,17 +149,6 @@ impl Listener {
     /// Whether an exchange of an earlier client with this address is still under way. The newcomer would get its credit.
     fn is_known(&self, client: &SockAddr) -> bool {
         client.as_socket().is_some_and(|client| lock(clients()).contains_key(&(self.stats.number, client)))
-    }
-
-    /// Once there were threads for so many connections, there are again: what limits them is not other programs.
-    fn threads_suffice_for(&self, open: u64) -> bool {
-        if open >= self.proven.load(Ordering::Relaxed) {
-            if !threads::are_left(THREADS_LEFT) {
-                return false;
-            }
-            self.proven.store(open + CONNECTIONS_PROVEN_AT_ONCE, Ordering::Relaxed);
-        }
-        true
     }
 
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
@@ -228,13 +197,9 @@ impl Connection {
     /// Before each read: lets the next connection be accepted, and holds a client back that is not waiting for answers
     /// or not reading them. Returns what to say without reading at all, if so.
     pub(super) fn before_read(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) -> Option<Passage> {
-        if !std::mem::replace(&mut *lock(&self.picked_up), true) {
+        if self.passed.load(Ordering::Relaxed) == 0 && !std::mem::replace(&mut *lock(&self.picked_up), true) {
             self.pick_up.notify_all();
         }
-        let must_wait = || {
-            self.listener.policy.answers_are_reported
-                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
-        };
         if self.ended.load(Ordering::Acquire) {
             return Some(self.end());
         }
@@ -243,15 +208,25 @@ impl Connection {
             self.refuse(refusal, socket);
         }
         // The look at the unsent bytes is a system call, so it is taken once in a while.
-        let look = self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1;
+        if self.passed.load(Ordering::Relaxed) % UNANSWERED_MAX == UNANSWERED_MAX - 1 || self.unanswered() > 1 {
+            self.hold_back(socket, unsent_bytes);
+        }
+        self.ended.load(Ordering::Acquire).then(|| self.end())
+    }
+
+    /// Waits while the client has too many requests unanswered or too many answers unread.
+    fn hold_back(&self, socket: &SockRef<'_>, unsent_bytes: impl Fn() -> usize) {
+        let must_wait = || {
+            self.listener.policy.answers_are_reported
+                && (self.unanswered() >= UNANSWERED_MAX || unsent_bytes() > UNREAD_MAX)
+        };
         let deadline = Instant::now() + self.listener.policy.request_timeout;
-        while look && must_wait() && !self.ended.load(Ordering::Acquire) {
+        while must_wait() && !self.ended.load(Ordering::Acquire) {
             if Instant::now() > deadline {
                 self.refuse(Refusal::TooSlow, socket);
             }
             std::thread::sleep(HELD_BACK_LOOK);
         }
-        self.ended.load(Ordering::Acquire).then(|| self.end())
     }
 
     /// How a read ends that brings nothing more, by the client's will or by this program's.

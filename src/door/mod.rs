@@ -10,6 +10,7 @@
 //! - `connection` decides who is let in and when a connection has to end.
 //! - `slots` knows which descriptors are guarded.
 //! - `farewell` says why to those that are refused.
+//! - `room` says how many of them there may be.
 //! - `symbols` is the only module of the program with `unsafe`.
 //!
 //! Elsewhere than on Linux nothing of this is compiled in, and [`guard`] says so.
@@ -21,11 +22,15 @@ mod connection;
 #[cfg(target_os = "linux")]
 mod farewell;
 #[cfg(target_os = "linux")]
+mod room;
+#[cfg(target_os = "linux")]
 mod slots;
 #[cfg(target_os = "linux")]
 mod symbols;
 
 use std::net::{SocketAddr, TcpListener};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -125,7 +130,9 @@ impl DoorStats {
 #[cfg(target_os = "linux")]
 pub fn guard(listener: &TcpListener, policy: DoorPolicy) -> std::io::Result<Arc<DoorStats>> {
     symbols::link();
-    connection::guard(listener, policy)
+    let (guarded, stats) = connection::new_listener(policy, slots::count());
+    slots::guard_listener(listener.as_raw_fd(), guarded)?;
+    Ok(stats)
 }
 
 /// Nothing can be guarded here.

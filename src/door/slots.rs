@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::connection::{Connection, Listener, lock};
+use super::room;
 use crate::threads;
 
 /// Descriptors beyond this are not guarded, so no connection is accepted on them.
@@ -30,7 +31,7 @@ enum Guarded {
 static SLOTS: OnceLock<Box<[Slot]>> = OnceLock::new();
 
 fn slots() -> &'static [Slot] {
-    SLOTS.get_or_init(|| (0..descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect())
+    SLOTS.get_or_init(|| (0..room::descriptor_limit().min(DESCRIPTORS_MAX)).map(|_| Slot::plain()).collect())
 }
 
 /// How many descriptors there may be.
@@ -105,15 +106,4 @@ impl Slot {
         *lock(&self.guarded) = Some(guarded);
         self.kind.store(kind, Ordering::Release);
     }
-}
-
-/// The soft limit of open files, or a small guess where it can't be read.
-fn descriptor_limit() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()).and_then(|soft| match soft {
-        "unlimited" => Some(usize::MAX),
-        number => number.parse().ok(),
-    });
-    soft.unwrap_or(1024)
 }

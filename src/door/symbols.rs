@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,9 @@ pub unsafe extern "C" fn accept4(
                 }
             },
         };
-        if let Some((stream, connection)) = guarded.admit(stream, client) {
+        let is_guardable = slots::is_guardable(stream.as_raw_fd());
+        if let Some((stream, connection)) = guarded.admit(stream, client, is_guardable) {
+            slots::also_known_as(stream.as_raw_fd(), &connection);
             // SAFETY: the caller vouches for its pointers.
             unsafe { copy_address(connection.client(), address, length) };
             let _ = ACCEPTED.try_with(|accepted| accepted.replace(Some(connection)));

@@ -30,7 +30,7 @@ pub struct Parsed {
     pub pulses: Vec<Pulse>,
     /// The index in the request of each valid one; empty if it is its place in `pulses`.
     pub indices: Vec<u32>,
-    /// Everything that is wrong, in order, up to `ERRORS_KEPT_MAX`.
+    /// Everything that is wrong, in order, up to ten thousand.
     pub errors: Vec<ItemError>,
     /// How many mistakes there are beyond those.
     pub errors_omitted: usize,

@@ -1,7 +1,9 @@
 //! `ingestor serve` of a test's own: a free port, a directory of its own, and nothing of this shell's environment.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
@@ -51,14 +53,16 @@ impl Ingestor {
         Ingestor { directory, settings: all, process, address }
     }
 
-    /// One on the embedded store, under limits that the shell's `ulimit` sets, such as `-n 256`.
-    pub fn start_under(limits: &str, settings: &[(&str, &str)]) -> Self {
+    /// One on the embedded store that a shell starts as `"$0" serve`, after whatever limits it sets.
+    pub fn start_under(shell: &str, settings: &[(&str, &str)]) -> Self {
         let fixed = [("INGESTOR_PORT", "0"), ("INTERVAL_TO_SEND", "24h")];
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let settings: BTreeMap<String, String> = fixed.iter().chain(settings).map(owned).collect();
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        // The shell may let another user have it.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is this test's own");
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" serve"), PROGRAM]);
+        command.args(["-c", shell, PROGRAM]);
         confine(&mut command, directory.path(), &settings);
         let (process, address) = wait_for_address(command);
         Ingestor { directory, settings, process, address }

@@ -1,0 +1,176 @@
+//! The pulse parser: valid bodies as they were written, and mutations of them without a panic or a lost pulse.
+
+use std::collections::BTreeSet;
+
+use ingestor_consumo::intake::body::{BodyFormat, Parsed, parse};
+use ingestor_consumo::pulse::{ID_BYTES_MAX, Unit};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::TestCaseResult;
+use serde::de::IgnoredAny;
+
+use crate::fuzz;
+
+/// A pulse, and the text that says it.
+#[derive(Clone, Debug)]
+struct Written {
+    tenant_id: String,
+    product_sku: String,
+    nanos: i128,
+    unit: Unit,
+    has_id: bool,
+    text: String,
+}
+
+/// A JSON string, with more escapes than it needs where `escapes` says so.
+fn quoted(content: &str, escapes: &[bool]) -> String {
+    let mut text = String::from("\"");
+    for (char, escape) in content.chars().zip(escapes.iter().cycle()) {
+        if *escape || matches!(char, '"' | '\\') {
+            let mut units = [0; 2];
+            char.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            text.push(char);
+        }
+    }
+    text + "\""
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let id =
+        || prop_oneof!["[ -~]{1,12}", "[a-z]{128}", "[é😀a:%]{1,8}"].prop_filter("fits", |id| id.len() <= ID_BYTES_MAX);
+    let amount = (1i128..10i128.pow(24), any::<bool>()).prop_map(|(nanos, as_text)| {
+        let decimal = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+        (nanos, if as_text { format!("\"{decimal}\"") } else { decimal })
+    });
+    let space = select(&["", " ", "\t", "  "][..]);
+    let others = select(&["", r#""x":null"#, r#""x":{"tenant_id":[1,"}"]}"#, r#""y":1e400"#][..]);
+    let escapes = prop::collection::vec(prop::bool::weighted(0.2), 1..9);
+    let unit = select(&Unit::ALL[..]);
+    let order = Just((0..6).collect::<Vec<usize>>()).prop_shuffle();
+    (id(), id(), amount, unit, prop::option::of(id()), space, others, escapes, order).prop_map(
+        |(tenant_id, product_sku, (nanos, token), unit, pulse_id, space, others, escapes, order)| {
+            let members = [
+                format!("\"tenant_id\"{space}:{}", quoted(&tenant_id, &escapes)),
+                format!("\"product_sku\":{space}{}", quoted(&product_sku, &escapes)),
+                format!("\"used_amount\":{token}"),
+                format!("\"use_unit\":\"{}\"", unit.name()),
+                pulse_id.as_ref().map_or(String::new(), |id| format!("\"pulse_id\":{}", quoted(id, &escapes))),
+                others.to_owned(),
+            ];
+            let given = order.iter().map(|&place| members[place].clone()).filter(|member| !member.is_empty());
+            let text = format!("{{{space}{}{space}}}", given.collect::<Vec<_>>().join(&format!("{space},")));
+            Written { tenant_id, product_sku, nanos, unit, has_id: pulse_id.is_some(), text }
+        },
+    )
+}
+
+fn agrees(parsed: &Parsed, written: &[Written]) -> TestCaseResult {
+    prop_assert_eq!(&parsed.errors, &vec![]);
+    prop_assert_eq!((parsed.total, parsed.pulses.len()), (written.len(), written.len()));
+    for (pulse, written) in parsed.pulses.iter().zip(written) {
+        prop_assert_eq!(&pulse.key.tenant_id(), &written.tenant_id);
+        prop_assert_eq!(&pulse.key.product_sku(), &written.product_sku);
+        prop_assert_eq!(pulse.key.use_unit(), written.unit);
+        prop_assert_eq!(pulse.used_amount.nanos(), written.nanos);
+        prop_assert_eq!(pulse.id.is_some(), written.has_id);
+    }
+    Ok(())
+}
+
+/// Whatever the bytes are: nothing is lost, and nothing is a pulse that may not be one.
+fn holds(bytes: &[u8], format: BodyFormat) -> TestCaseResult {
+    let Ok(parsed) = parse(bytes, format, None) else { return Ok(()) };
+    let refused: BTreeSet<usize> = parsed.errors.iter().map(|item| item.index).collect();
+    prop_assert_eq!(parsed.pulses.len() + refused.len(), parsed.total);
+    for position in 0..parsed.pulses.len() {
+        let index = Parsed::index_of(&parsed.indices, position);
+        prop_assert!(index < parsed.total && !refused.contains(&index));
+    }
+    for pulse in &parsed.pulses {
+        prop_assert!(pulse.used_amount.is_positive());
+        for id in [pulse.key.tenant_id(), pulse.key.product_sku()] {
+            prop_assert!((1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control), "{:?}", id);
+        }
+    }
+    if format == BodyFormat::Json {
+        prop_assert!(serde_json::from_slice::<IgnoredAny>(bytes).is_ok());
+    }
+    Ok(())
+}
+
+#[test]
+fn valid_bodies_are_read_as_written() {
+    let strategy = (prop::collection::vec(written(), 1..8), select(&["", "\n", " \r\n\t"][..]));
+    fuzz("tests/fuzz/seeds/pulses.txt", &strategy, |(written, space)| {
+        let texts: Vec<&str> = written.iter().map(|pulse| pulse.text.as_str()).collect();
+        let one = parse(format!("{space}{}{space}", texts[0]).as_bytes(), BodyFormat::Json, None);
+        agrees(&one.map_err(|error| TestCaseError::fail(error.to_string()))?, &written[..1])?;
+        let array = format!("{space}[{space}{}]{space}", texts.join(&format!("{space},")));
+        let list = parse(array.as_bytes(), BodyFormat::Json, None);
+        agrees(&list.map_err(|error| TestCaseError::fail(error.to_string()))?, &written)?;
+        for end in ["\n", "\r\n", "\n\n"] {
+            let lines = parse(texts.join(end).as_bytes(), BodyFormat::Ndjson, Some("key"));
+            let lines = lines.map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert!(lines.pulses.iter().all(|pulse| pulse.id.is_some()));
+            prop_assert_eq!(lines.pulses.len(), written.len());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn mutations_of_bodies_lose_nothing() {
+    let token = select(
+        &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\\u0000",
+            "\\ud800",
+            "null",
+            "0",
+            "-0",
+            "1e400",
+            "1e-999999999",
+            "NaN",
+            "\u{feff}",
+            "\0",
+            "\n",
+            "\r\n",
+            "tenant_id",
+            "\"tenant_id\":",
+            "\"use_unit\":\"TB\"",
+            "[[[[",
+            "{}",
+            "true",
+        ][..],
+    );
+    let edit = (
+        any::<prop::sample::Index>(),
+        0usize..12,
+        prop_oneof![token.prop_map(|token| token.as_bytes().to_vec()), any::<u8>().prop_map(|byte| vec![byte])],
+    );
+    let strategy = (prop::collection::vec(written(), 1..5), prop::collection::vec(edit, 1..5), 0u8..3);
+    fuzz("tests/fuzz/seeds/mutations.txt", &strategy, |(written, edits, shape)| {
+        let texts: Vec<&str> = written.iter().map(|pulse| pulse.text.as_str()).collect();
+        let mut bytes = match shape {
+            0 => texts[0].to_owned(),
+            1 => format!("[{}]", texts.join(",")),
+            _ => texts.join("\n"),
+        }
+        .into_bytes();
+        for (at, removed, inserted) in edits {
+            let at = at.index(bytes.len() + 1);
+            let end = (at + removed).min(bytes.len());
+            bytes.splice(at..end, inserted);
+        }
+        holds(&bytes, BodyFormat::Json)?;
+        holds(&bytes, BodyFormat::Ndjson)
+    });
+}
