@@ -9,7 +9,7 @@ use crate::config::RawSettings;
 /// Limit of the whole question.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks a running server's /readyz; the exit code is 0 if it can acknowledge pulses durably now.
+/// Asks a running server's /readyz; the exit code is 0 if it can acknowledge pulses now.
 ///
 /// Takes the same settings as the server, and needs only its address.
 #[derive(clap::Args, Clone)]

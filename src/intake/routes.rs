@@ -113,7 +113,7 @@ impl Routes {
             "Ingestor de Consumo {version}\n\n\
              {ingest}\
              GET  /healthz  the process is alive\n\
-             GET  /readyz   pulses can be acknowledged durably now\n\
+             GET  /readyz   pulses can be acknowledged now\n\
              GET  /metrics  for Prometheus\n\
              GET  /ledger   what came in and where it is, by unit\n"
         )

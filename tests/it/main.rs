@@ -28,5 +28,7 @@ mod two_ingestors;
 mod drain;
 // An end without order: SIGKILL of the server, of Redis.
 mod crash;
+// What the pages say: two languages, every setting.
+mod docs;
 // What Prometheus reads, held against the dashboard.
 mod metrics;

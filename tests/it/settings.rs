@@ -122,6 +122,22 @@ fn a_taken_port_ends_the_start() {
     let output = run(&["serve"], &[("INGESTOR_PORT", &port)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(&port), "{}", text(&output));
+    assert!(text(&output).contains("set INGESTOR_PORT"), "{}", text(&output));
+}
+
+#[test]
+fn commands_name_the_store_beside_their_output() {
+    let ingestor = Ingestor::start(&[]);
+    for command in [&["ledger", "--json"][..], &["dead-letters", "list"]] {
+        let output = ingestor.run(command);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "embedded store in ./data\n");
+    }
+    let url = format!("redis://user:{SECRET}@127.0.0.1:1");
+    let nobody_there = run(&["ledger"], &[("REDIS_URL", &url), ("REDIS_KEY_PREFIX", "other")]);
+    let said = text(&nobody_there);
+    assert!(said.starts_with("Redis store at 127.0.0.1:1, keys under other\n"), "{said}");
+    assert!(said.contains("no connection to Redis at 127.0.0.1:1"), "{said}");
+    assert!(!said.contains(SECRET), "{said}");
 }
 
 #[test]
