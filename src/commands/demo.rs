@@ -127,11 +127,9 @@ fn print_comparison(acknowledged: &UnitTotals, delivered: &UnitTotals) -> bool {
     }
     let sum = |totals: &UnitTotals| totals.iter().map(|(_, amount)| amount).sum::<Amount>();
     let (acknowledged_sum, delivered_sum) = (sum(acknowledged), sum(delivered));
-    println!(
-        "\nacknowledged={acknowledged_sum} delivered={delivered_sum} difference={} (all units added together, only to \
-         compare)",
-        acknowledged_sum - delivered_sum
-    );
+    println!("\nall units added together, only to compare");
+    let difference = acknowledged_sum - delivered_sum;
+    println!("acknowledged={acknowledged_sum} delivered={delivered_sum} difference={difference}");
     acknowledged == delivered
 }
 
