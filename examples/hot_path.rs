@@ -17,11 +17,13 @@ use std::time::Duration;
 use ingestor_consumo::commit::health::StoreHealth;
 use ingestor_consumo::commit::worker::{self, WorkerContext};
 use ingestor_consumo::config::IntakeSettings;
+use ingestor_consumo::door::DoorStats;
 use ingestor_consumo::door::head::{Filter, Limits};
 use ingestor_consumo::intake::answer::PendingAnswer;
 use ingestor_consumo::intake::context::Intake;
 use ingestor_consumo::intake::exchange::Turns;
 use ingestor_consumo::intake::ingest;
+use ingestor_consumo::keys::ApiKeys;
 use ingestor_consumo::metrics::Metrics;
 use ingestor_consumo::queue::{self, QueueReceiver};
 use ingestor_consumo::store::embedded::EmbeddedStore;
@@ -67,6 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (metrics, health) = (Metrics::new(), StoreHealth::new());
     let intake = Arc::new(Intake {
         settings: settings(),
+        keys: ApiKeys::open(),
+        limiter: None,
+        interval: Duration::from_secs(3600),
         queue: sender,
         health: health.clone(),
         // Only routes that are not under test ask it for anything.
@@ -74,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         metrics: metrics.clone(),
         draining: AtomicBool::new(false),
     });
-    let turns = Turns::new(metrics.clone());
+    let turns = Turns::new(metrics.clone(), Arc::new(DoorStats::default()));
     let context = WorkerContext { group_max: GROUP_MAX, patience: Duration::from_secs(5), health, metrics };
     let arrivals: Vec<Arrival> = (0..requests).map(|number| case.arrival(number)).collect::<Result<_, _>>()?;
     let mut writer = Stub { stored: 0 };
@@ -107,10 +112,11 @@ fn counted(
 }
 
 /// What the connection's thread and the accept loop do.
-fn take(arrival: Arrival, intake: &Arc<Intake>, turns: &Arc<Turns>) {
+fn take(mut arrival: Arrival, intake: &Arc<Intake>, turns: &Arc<Turns>) {
     let mut filter = Filter::new(LIMITS);
-    let (first, rest) = arrival.bytes.split_at(arrival.bytes.len().min(FIRST_READ_BYTES));
-    for piece in std::iter::once(first).chain(rest.chunks(NEXT_READ_BYTES)) {
+    let first_read = arrival.bytes.len().min(FIRST_READ_BYTES);
+    let (first, rest) = arrival.bytes.split_at_mut(first_read);
+    for piece in std::iter::once(first).chain(rest.chunks_mut(NEXT_READ_BYTES)) {
         let progress = filter.feed(piece);
         assert!(progress.refusal.is_none() && progress.pass == piece.len(), "the door lets the request in");
     }
@@ -187,6 +193,9 @@ fn push_pulse(body: &mut String, number: usize) -> std::fmt::Result {
 fn settings() -> IntakeSettings {
     IntakeSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin_listen: None,
+        api_keys_file: None,
+        tenant_rate_limit: None,
         max_connections: 1,
         max_header_bytes: LIMITS.max_head_bytes,
         max_body_bytes: LIMITS.max_body_bytes,
