@@ -9,7 +9,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -18,10 +18,12 @@ use ingestor_consumo::commit::health::StoreHealth;
 use ingestor_consumo::commit::worker::{self, WorkerContext};
 use ingestor_consumo::config::IntakeSettings;
 use ingestor_consumo::door::head::{Filter, Limits};
+use ingestor_consumo::door::{self, DoorPolicy};
 use ingestor_consumo::intake::answer::PendingAnswer;
 use ingestor_consumo::intake::context::Intake;
 use ingestor_consumo::intake::exchange::Turns;
 use ingestor_consumo::intake::ingest;
+use ingestor_consumo::keys::ApiKeys;
 use ingestor_consumo::metrics::Metrics;
 use ingestor_consumo::queue::{self, QueueReceiver};
 use ingestor_consumo::store::embedded::EmbeddedStore;
@@ -37,6 +39,8 @@ const GROUP_MAX: usize = 512;
 const FIRST_READ_BYTES: usize = 1024;
 const NEXT_READ_BYTES: usize = 16 << 10;
 const LIMITS: Limits = Limits { max_head_bytes: 16 << 10, max_body_bytes: 8 << 20 };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a request holds.
 #[derive(Clone, Copy)]
@@ -67,6 +71,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (metrics, health) = (Metrics::new(), StoreHealth::new());
     let intake = Arc::new(Intake {
         settings: settings(),
+        keys: ApiKeys::open(),
+        limiter: None,
+        interval: HOUR,
         queue: sender,
         health: health.clone(),
         // Only routes that are not under test ask it for anything.
@@ -74,7 +81,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         metrics: metrics.clone(),
         draining: AtomicBool::new(false),
     });
-    let turns = Turns::new(metrics.clone());
+    // Nobody connects to it; the exchanges only ask it whether they came through it.
+    let door = door::guard(&TcpListener::bind("127.0.0.1:0")?, DoorPolicy::default())?;
+    let turns = Turns::new(metrics.clone(), door);
     let context = WorkerContext { group_max: GROUP_MAX, patience: Duration::from_secs(5), health, metrics };
     let arrivals: Vec<Arrival> = (0..requests).map(|number| case.arrival(number)).collect::<Result<_, _>>()?;
     let mut writer = Stub { stored: 0 };
@@ -107,10 +116,11 @@ fn counted(
 }
 
 /// What the connection's thread and the accept loop do.
-fn take(arrival: Arrival, intake: &Arc<Intake>, turns: &Arc<Turns>) {
+fn take(mut arrival: Arrival, intake: &Arc<Intake>, turns: &Arc<Turns>) {
     let mut filter = Filter::new(LIMITS);
-    let (first, rest) = arrival.bytes.split_at(arrival.bytes.len().min(FIRST_READ_BYTES));
-    for piece in std::iter::once(first).chain(rest.chunks(NEXT_READ_BYTES)) {
+    let first_bytes = arrival.bytes.len().min(FIRST_READ_BYTES);
+    let (first, rest) = arrival.bytes.split_at_mut(first_bytes);
+    for piece in std::iter::once(first).chain(rest.chunks_mut(NEXT_READ_BYTES)) {
         let progress = filter.feed(piece);
         assert!(progress.refusal.is_none() && progress.pass == piece.len(), "the door lets the request in");
     }
@@ -187,20 +197,18 @@ fn push_pulse(body: &mut String, number: usize) -> std::fmt::Result {
 fn settings() -> IntakeSettings {
     IntakeSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin_listen: None,
+        api_keys_file: None,
+        tenant_rate_limit: None,
         max_connections: 1,
         max_header_bytes: LIMITS.max_head_bytes,
         max_body_bytes: LIMITS.max_body_bytes,
         // Long enough for a run of any length under valgrind.
-        request_timeout: Duration::from_secs(3600),
+        request_timeout: HOUR,
         drain_timeout: Duration::ZERO,
     }
 }
 
 fn store_settings() -> StoreSettings {
-    StoreSettings {
-        interval: Duration::from_secs(3600),
-        dedup_window: Duration::from_secs(3600),
-        dedup_ids_max: 1,
-        tenant_cardinality_max: 1,
-    }
+    StoreSettings { interval: HOUR, dedup_window: HOUR, dedup_ids_max: 1, tenant_cardinality_max: 1 }
 }
