@@ -9,7 +9,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use std::time::Duration;
 use ingestor_consumo::commit::health::StoreHealth;
 use ingestor_consumo::commit::worker::{self, WorkerContext};
 use ingestor_consumo::config::IntakeSettings;
-use ingestor_consumo::door::DoorStats;
 use ingestor_consumo::door::head::{Filter, Limits};
+use ingestor_consumo::door::{self, DoorPolicy};
 use ingestor_consumo::intake::answer::PendingAnswer;
 use ingestor_consumo::intake::context::Intake;
 use ingestor_consumo::intake::exchange::Turns;
@@ -39,6 +39,8 @@ const GROUP_MAX: usize = 512;
 const FIRST_READ_BYTES: usize = 1024;
 const NEXT_READ_BYTES: usize = 16 << 10;
 const LIMITS: Limits = Limits { max_head_bytes: 16 << 10, max_body_bytes: 8 << 20 };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a request holds.
 #[derive(Clone, Copy)]
@@ -71,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         settings: settings(),
         keys: ApiKeys::open(),
         limiter: None,
-        interval: Duration::from_secs(3600),
+        interval: HOUR,
         queue: sender,
         health: health.clone(),
         // Only routes that are not under test ask it for anything.
@@ -79,7 +81,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         metrics: metrics.clone(),
         draining: AtomicBool::new(false),
     });
-    let turns = Turns::new(metrics.clone(), Arc::new(DoorStats::default()));
+    // Nobody connects to it; the exchanges only ask it whether they came through it.
+    let door = door::guard(&TcpListener::bind("127.0.0.1:0")?, DoorPolicy::default())?;
+    let turns = Turns::new(metrics.clone(), door);
     let context = WorkerContext { group_max: GROUP_MAX, patience: Duration::from_secs(5), health, metrics };
     let arrivals: Vec<Arrival> = (0..requests).map(|number| case.arrival(number)).collect::<Result<_, _>>()?;
     let mut writer = Stub { stored: 0 };
@@ -114,8 +118,8 @@ fn counted(
 /// What the connection's thread and the accept loop do.
 fn take(mut arrival: Arrival, intake: &Arc<Intake>, turns: &Arc<Turns>) {
     let mut filter = Filter::new(LIMITS);
-    let first_read = arrival.bytes.len().min(FIRST_READ_BYTES);
-    let (first, rest) = arrival.bytes.split_at_mut(first_read);
+    let first_bytes = arrival.bytes.len().min(FIRST_READ_BYTES);
+    let (first, rest) = arrival.bytes.split_at_mut(first_bytes);
     for piece in std::iter::once(first).chain(rest.chunks_mut(NEXT_READ_BYTES)) {
         let progress = filter.feed(piece);
         assert!(progress.refusal.is_none() && progress.pass == piece.len(), "the door lets the request in");
@@ -200,16 +204,11 @@ fn settings() -> IntakeSettings {
         max_header_bytes: LIMITS.max_head_bytes,
         max_body_bytes: LIMITS.max_body_bytes,
         // Long enough for a run of any length under valgrind.
-        request_timeout: Duration::from_secs(3600),
+        request_timeout: HOUR,
         drain_timeout: Duration::ZERO,
     }
 }
 
 fn store_settings() -> StoreSettings {
-    StoreSettings {
-        interval: Duration::from_secs(3600),
-        dedup_window: Duration::from_secs(3600),
-        dedup_ids_max: 1,
-        tenant_cardinality_max: 1,
-    }
+    StoreSettings { interval: HOUR, dedup_window: HOUR, dedup_ids_max: 1, tenant_cardinality_max: 1 }
 }

@@ -20,6 +20,9 @@ NDJSON_PULSES = 1000
 SEED = 5
 CLIENT_TIMEOUT_SECONDS = 10
 HEAD_START_MAX_SECONDS = 0.5
+SETTLE_SECONDS_MAX = 10
+SETTLE_LOOK_SECONDS = 0.2
+IDLE_CORES = 0.1
 # How often the connections are looked at; one that is stuck each time was not answered.
 LOOKS = 4
 
@@ -122,9 +125,20 @@ class Looker(threading.Thread):
             self.stuck = seen if self.stuck is None else self.stuck & seen
 
 
+def settle(contender):
+    """Waits until what the warm-up left behind is done: requests whose client is gone still fill the queue."""
+    deadline = time.monotonic() + SETTLE_SECONDS_MAX
+    spent, before = None, 0
+    while time.monotonic() < deadline and (spent is None or spent > SETTLE_LOOK_SECONDS * IDLE_CORES):
+        time.sleep(SETTLE_LOOK_SECONDS)
+        now = contender.process.cpu_seconds() + (contender.redis.cpu_seconds() if contender.redis else 0)
+        spent, before = now - before, now
+
+
 def measure(contender, kind, connections, seconds, warm_up_seconds, directory):
     """One case, as a row of the results."""
     wrk(contender, kind, connections, warm_up_seconds, directory)
+    settle(contender)
     stored = contender.stored_pulses()
     cpu = contender.process.cpu_seconds()
     redis_cpu = contender.redis.cpu_seconds() if contender.redis else 0
