@@ -8,8 +8,9 @@ use crate::support::eventually;
 use crate::support::http::{Connection, request};
 use crate::support::ingestor::{Ingestor, PROGRAM};
 
-/// An answer in a burst. An unoptimised server on a busy machine takes its time, but starves nobody.
-const IN_A_BURST: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 1 });
+/// An answer in a burst. An unoptimised server on a busy machine takes its time, but starves nobody: a connection that
+/// is queued behind another's thread would wait for as long as that one is kept.
+const IN_A_BURST: Duration = Duration::from_secs(8);
 /// Descriptors that 3000 connections take, of the server too.
 const DESCRIPTORS: usize = 8_192;
 
@@ -32,6 +33,7 @@ fn keeps_busy(ingestor: &Ingestor, connections: usize) {
             slowest = slowest.max(started.elapsed());
         }
     }
+    println!("the slowest of {connections} waited for {slowest:?}");
     assert!(slowest < IN_A_BURST, "the slowest of {connections} waited for {slowest:?}");
 }
 
@@ -52,7 +54,6 @@ fn every_connection_of_a_burst_is_served() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "3000 connections at once need an optimised server")]
 fn every_connection_of_a_large_burst_is_served() {
     if !may_have_descriptors() {
         eprintln!("SKIPPED: this process may not have {DESCRIPTORS} descriptors for 3000 clients");

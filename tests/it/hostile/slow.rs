@@ -140,7 +140,6 @@ fn a_thousand_pipelined_requests_are_answered_once_they_are_read() {
 
 /// Each holds a thread until its time-out; the others must not wait for one.
 #[test]
-#[cfg_attr(debug_assertions, ignore = "1500 slow clients need an optimised server")]
 fn slow_bodies_leave_threads_to_others() {
     let ingestor = Ingestor::start(&[("REQUEST_TIMEOUT", "10s")]);
     let begun = post("Content-Length: 5000\r\n") + "abc";
