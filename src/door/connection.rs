@@ -67,7 +67,9 @@ pub(super) enum Passage {
 /// Connections by their listener's number and their client.
 type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
 
-static CLIENTS: OnceLock<Clients> = OnceLock::new();
+/// Locks that the clients are spread over, by their port: each answer takes one.
+const STRIPES: usize = 16;
+static CLIENTS: OnceLock<[Clients; STRIPES]> = OnceLock::new();
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 /// A listener whose connections are to be guarded, in a process with so many descriptors.
@@ -80,19 +82,19 @@ pub(super) fn new_listener(policy: DoorPolicy, descriptors: usize) -> (Arc<Liste
 }
 
 pub(super) fn answered(listener: u64, client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
+    if let Some(connection) = lock(clients(client)).get(&(listener, *client)) {
         connection.answered.fetch_add(1, Ordering::Release);
     }
 }
 
 pub(super) fn hang_up(listener: u64, client: &SocketAddr) {
-    if let Some(connection) = lock(clients()).get(&(listener, *client)) {
+    if let Some(connection) = lock(clients(client)).get(&(listener, *client)) {
         connection.ended.store(true, Ordering::Release);
     }
 }
 
-fn clients() -> &'static Clients {
-    CLIENTS.get_or_init(Mutex::default)
+fn clients(client: &SocketAddr) -> &'static Clients {
+    &CLIENTS.get_or_init(Default::default)[usize::from(client.port()) % STRIPES]
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,7 +142,7 @@ impl Listener {
             since: Mutex::new(Instant::now()),
         });
         if let Some(client) = connection.client.as_socket() {
-            lock(clients()).insert((self.stats.number, client), connection.clone());
+            lock(clients(&client)).insert((self.stats.number, client), connection.clone());
         }
         *lock(&self.last) = Some(connection.clone());
         Some((stream, connection))
@@ -148,7 +150,7 @@ impl Listener {
 
     /// Whether an exchange of an earlier client with this address is still under way. The newcomer would get its credit.
     fn is_known(&self, client: &SockAddr) -> bool {
-        client.as_socket().is_some_and(|client| lock(clients()).contains_key(&(self.stats.number, client)))
+        client.as_socket().is_some_and(|client| lock(clients(&client)).contains_key(&(self.stats.number, client)))
     }
 
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
@@ -188,7 +190,7 @@ impl Connection {
         self.listener.stats.open.fetch_sub(1, Ordering::Relaxed);
         let Some(client) = self.client.as_socket() else { return };
         let key = (self.listener.stats.number, client);
-        let mut clients = lock(clients());
+        let mut clients = lock(clients(&client));
         if clients.get(&key).is_some_and(|known| Arc::ptr_eq(known, self)) {
             clients.remove(&key);
         }

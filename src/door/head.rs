@@ -290,7 +290,7 @@ impl Step {
 
 /// Where the empty line ends that closes a head, looking from `from` on.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|start| from + start + 4)
+    memchr::memmem::find(&bytes[from..], b"\r\n\r\n").map(|start| from + start + 4)
 }
 
 /// What can be said of a head before its end: some never come to one.
@@ -302,9 +302,12 @@ fn check_begun(head: &[u8]) -> Result<(), Refusal> {
 }
 
 fn has_bare_line_end(head: &[u8]) -> bool {
-    let bare_lf = head.iter().enumerate().any(|(at, &byte)| byte == b'\n' && (at == 0 || head[at - 1] != b'\r'));
-    let bare_cr = head.windows(2).any(|pair| pair[0] == b'\r' && pair[1] != b'\n');
-    bare_lf || bare_cr
+    let is_bare = |at: usize| match head[at] {
+        b'\n' => at == 0 || head[at - 1] != b'\r',
+        // What follows the last byte is not known yet.
+        _ => head.get(at + 1).is_some_and(|&next| next != b'\n'),
+    };
+    memchr::memchr2_iter(b'\r', b'\n', head).any(is_bare)
 }
 
 /// Reads a complete head.
