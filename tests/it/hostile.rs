@@ -36,16 +36,27 @@ fn withstands(ingestor: &Ingestor, name: &str, attack: impl Fn(&Ingestor) + Sync
         let attacker = scope.spawn(|| (0..ROUNDS).for_each(|_| attack(ingestor)));
         let attacked = attacker.join();
         over.store(true, Ordering::Release);
-        let (answers, late) = good.join().unwrap_or_else(|_| panic!("{name}: the good client suffers"));
+        let Served { answers, late, slowest } =
+            good.join().unwrap_or_else(|_| panic!("{name}: the good client suffers"));
+        // For a look on a quiet machine, with `--nocapture --test-threads 1`.
+        println!("{name}: the slowest of {answers} good answers came after {slowest:.1?}");
         assert!(attacked.is_ok(), "{name}: the attack was answered in another way");
         assert!(late <= 1 + answers / LATE_ONE_IN, "{name}: {late} of {answers} answers came late");
     });
 }
 
-/// Sends good requests on one connection until told otherwise. Returns how many, and how many answers came late.
-fn be_good(ingestor: &Ingestor, over: &AtomicBool) -> (usize, usize) {
+/// What a good client got.
+#[derive(Default)]
+struct Served {
+    answers: usize,
+    late: usize,
+    slowest: Duration,
+}
+
+/// Sends good requests on one connection until told otherwise.
+fn be_good(ingestor: &Ingestor, over: &AtomicBool) -> Served {
     let mut connection = Connection::open(ingestor.address()).expect("it listens");
-    let (mut answers, mut late) = (0, 0);
+    let Served { mut answers, mut late, mut slowest } = Served::default();
     while !over.load(Ordering::Acquire) || answers < 2 {
         let body = pulse("good", "1");
         let bytes = match answers % 2 {
@@ -58,11 +69,13 @@ fn be_good(ingestor: &Ingestor, over: &AtomicBool) -> (usize, usize) {
         let served = matches!(response.status, 200 | 204);
         // A disk that is busy for a whole second is no client's doing.
         assert!(served || response.status == 503, "{}", response.text());
-        late += usize::from(!served || started.elapsed() > PROMPT);
+        let waited = started.elapsed();
+        slowest = slowest.max(waited);
+        late += usize::from(!served || waited > PROMPT);
         answers += 1;
         thread::sleep(Duration::from_millis(5));
     }
-    (answers, late)
+    Served { answers, late, slowest }
 }
 
 /// Sends bytes on a connection of their own, then nothing more, and returns every answer.
