@@ -48,10 +48,7 @@ impl RedisStore {
         repeat: Repeat,
     ) -> Result<bool, StoreError> {
         let Some((_, keys)) = self.keys_of(id) else { return Ok(false) };
-        let mut command =
-            SCRIPTS.settle.call(&[&keys.lease, &keys.ledger, &keys.outbox, &keys.frozen, &keys.dead, &keys.batch(id)]);
-        command.arg(token.map(|token| token.to_string()).unwrap_or_default()).arg(id.as_str()).arg(arguments);
-        flag(&self.run(command, repeat)?)
+        flag(&self.run(settle_call(keys, token, id, arguments), repeat)?)
     }
 
     /// As [`RedisStore::step`], and the replicas that a group needs must have it too, with everything before it.
@@ -61,9 +58,7 @@ impl RedisStore {
         if wanted == 0 {
             return self.step(Some(token), id, &[argument], Repeat::Never);
         }
-        let mut command =
-            SCRIPTS.settle.call(&[&keys.lease, &keys.ledger, &keys.outbox, &keys.frozen, &keys.dead, &keys.batch(id)]);
-        command.arg(token.to_string()).arg(id.as_str()).arg(argument);
+        let command = settle_call(keys, Some(token), id, &[argument]);
         let mut wait = Cmd::new();
         wait.arg("WAIT").arg(wanted).arg(self.shared.wait_timeout.as_millis().max(1) as u64);
         let answers = self.shared.pool.run_all(&[command, wait], Repeat::Never)?;
@@ -129,6 +124,14 @@ fn read_listed(members: Value) -> Result<Vec<Listed>, StoreError> {
     // A score is a double, and may be printed as such.
     let moment = |score| reply::number::<f64>(score).map(|score| Timestamp(score as u64));
     pairs(members)?.into_iter().map(|(id, score)| Ok((BatchId::from_text(text(id)?), moment(score)?))).collect()
+}
+
+/// A call of the script that every step of a batch goes through.
+fn settle_call(keys: &ShardKeys, token: Option<FencingToken>, id: &BatchId, arguments: &[&[u8]]) -> Cmd {
+    let mut command =
+        SCRIPTS.settle.call(&[&keys.lease, &keys.ledger, &keys.outbox, &keys.frozen, &keys.dead, &keys.batch(id)]);
+    command.arg(token.map(|token| token.to_string()).unwrap_or_default()).arg(id.as_str()).arg(arguments);
+    command
 }
 
 impl Store for RedisStore {
