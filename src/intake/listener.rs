@@ -20,6 +20,9 @@ use crate::threads;
 /// Connections the kernel keeps for the accept loop.
 const BACKLOG: i32 = 4096;
 
+/// How often the accept loop lets other threads run before it sleeps.
+const YIELDS: usize = 16;
+
 /// An address that is listened on, before anything is accepted.
 pub struct Bound {
     address: SocketAddr,
@@ -125,8 +128,9 @@ fn accept_loop(
     stopping: &AtomicBool,
 ) {
     while !stopping.load(Ordering::Acquire) {
-        match server.recv() {
-            Ok(request) => {
+        match next_request(server, stopping) {
+            Ok(None) => {}
+            Ok(Some(request)) => {
                 if let Some(exchange) = turns.arrive(request) {
                     dispatch(intake, takes_pulses, exchange);
                 }
@@ -136,6 +140,20 @@ fn accept_loop(
             Err(error) => panic!("the listener failed: {error}"),
         }
     }
+}
+
+/// Waits for a request. The library wakes whoever sleeps here with a system call for each request, and pays for the
+/// thread switch; on a busy machine, letting others run a few times brings the next requests without either.
+fn next_request(server: &tiny_http::Server, stopping: &AtomicBool) -> std::io::Result<Option<tiny_http::Request>> {
+    for _ in 0..YIELDS {
+        let request = server.try_recv()?;
+        // What was to wake the sleeper at the end may just have been taken: do not sleep then.
+        if request.is_some() || stopping.load(Ordering::Acquire) {
+            return Ok(request);
+        }
+        std::thread::yield_now();
+    }
+    server.recv().map(Some)
 }
 
 /// Sends a request on its way without blocking.
