@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 const PIPELINE_MAX: usize = 128;
 /// The door's time-out of a request may come so much sooner than the handler's own: it began to count earlier.
 const DOORS_LEAD: Duration = Duration::from_millis(50);
+/// How much of a body is read at once.
+const READ_AHEAD: usize = 16 * 1024;
 /// Locks that the connections are spread over.
 const STRIPES: usize = 16;
 /// Bodies up to this length are already in memory when `tiny_http` hands a request over.
@@ -246,12 +248,14 @@ impl Exchange {
         if announced > max_bytes {
             return Err(BodyError::TooLong);
         }
-        let mut body = Vec::with_capacity(announced as usize);
-        let mut buffer = [0; 16 * 1024];
+        let (mut body, mut length) = (vec![0; READ_AHEAD.min(announced as usize + 1)], 0);
         loop {
-            match self.request.as_reader().read(&mut buffer) {
+            if length == body.len() {
+                body.resize(length + READ_AHEAD, 0);
+            }
+            match self.request.as_reader().read(&mut body[length..]) {
                 Ok(0) => break,
-                Ok(count) => body.extend_from_slice(&buffer[..count]),
+                Ok(count) => length += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.body = BodyState::Lost;
@@ -262,14 +266,15 @@ impl Exchange {
                     });
                 }
             }
-            if body.len() as u64 > max_bytes {
+            if length as u64 > max_bytes {
                 return Err(BodyError::TooLong);
             }
             if Instant::now() > deadline {
                 return Err(BodyError::TooSlow);
             }
         }
-        if (body.len() as u64) < announced {
+        body.truncate(length);
+        if (length as u64) < announced {
             self.body = BodyState::Lost;
             return Err(BodyError::Broken);
         }
