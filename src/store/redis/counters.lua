@@ -1,7 +1,8 @@
 -- Shared by the scripts: inserted behind their first line before they are loaded.
 --
 -- An amount is two integer limbs in two hash fields, hi * 1e18 + lo nano-units with 0 <= lo < 1e18. Lua's numbers are
--- doubles, so Lua never adds amounts: HINCRBY does, on the arguments' own digits, and Lua only compares with 1e18 and 0.
+-- doubles, so Lua does not add amounts but HINCRBY, on the arguments' own digits; Lua compares with 1e18 and 0. The one
+-- exception, sums of at most fifteen digits in ingest.lua, is exact: doubles hold every whole number up to 2^53.
 local LIMB = '1000000000000000000'
 
 local function add(lo_key, lo_field, hi_key, hi_field, lo, hi)

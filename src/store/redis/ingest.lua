@@ -6,9 +6,10 @@
 -- KEYS: 1 writer, 2 state, 3 ledger, 4 A:lo, 5 A:hi, 6 A:tenants, 7 B:lo, 8 B:hi, 9 B:tenants, 10 ids:newer,
 --       11 ids:older
 -- ARGV: 1 sequence number, 2 how long to remember the writer (ms), 3 dedup window (ms), 4 ids at most,
---       5 aggregates a tenant at most, 6 how many units follow;
+--       5 aggregates a tenant at most, 6 how many units follow, 7 how many entries follow;
 --       then for each unit: name, and the sum of all entries as hi, middle and low (nine digits each of the last two);
---       then for each entry: field, lo, hi, identity, content (both empty without an id)
+--       then for each entry: field, amount (nano-units, decimal digits);
+--       then for each entry with an id: its number (from 1), identity, content
 local writer, state, ledger = KEYS[1], KEYS[2], KEYS[3]
 local newer, older = KEYS[10], KEYS[11]
 
@@ -33,23 +34,32 @@ end
 local base = tonumber(head[1]) % 2 == 0 and 4 or 7
 local lo_key, hi_key, tenants_key = KEYS[base], KEYS[base + 1], KEYS[base + 2]
 
--- Every counter and aggregate is at most what was acknowledged of its unit, so this one check keeps all from overflow.
-local totals, first = {}, 7
-for _ = 1, tonumber(ARGV[6]) do
+local totals, counters, first = {}, {}, 8
+for i = 1, tonumber(ARGV[6]) do
   local unit = ARGV[first]
   totals[unit] = {tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])}
+  counters[i] = 'acknowledged:' .. unit .. ':hi'
   first = first + 4
-  local hi = redis.call('HGET', ledger, 'acknowledged:' .. unit .. ':hi')
-  if hi and tonumber(hi) > 9e18 then
-    return redis.error_reply('FULL the counters of ' .. unit .. ' can hold no more')
+end
+-- Every counter and aggregate is at most what was acknowledged of its unit, so this one check keeps all from overflow.
+if #counters > 0 then
+  for i, hi in ipairs(redis.call('HMGET', ledger, unpack(counters))) do
+    if hi and tonumber(hi) > 9e18 then
+      return redis.error_reply('FULL ' .. counters[i] .. ' can hold no more')
+    end
   end
 end
 
-local count, fields, ids = (#ARGV - first + 1) / 5, {}, {}
+local count, fields, amounts = tonumber(ARGV[7]), {}, {}
 for i = 1, count do
-  local at = first + (i - 1) * 5
-  fields[i] = ARGV[at]
-  if ARGV[at + 3] ~= '' then ids[#ids + 1] = ARGV[at + 3] end
+  fields[i], amounts[i] = ARGV[first], ARGV[first + 1]
+  first = first + 2
+end
+local ids, identities, contents_given = {}, {}, {}
+for at = first, #ARGV, 3 do
+  local i = tonumber(ARGV[at])
+  ids[#ids + 1] = ARGV[at + 1]
+  identities[i], contents_given[i] = ARGV[at + 1], ARGV[at + 2]
 end
 
 -- Ids recorded since ids_since are in the newer hash, those of the window before it in the older one.
@@ -97,39 +107,73 @@ local function admit(field)
 end
 
 -- The sums in ARGV are of all entries: take off one that is not added. Nine digits a limb stay exact in a double.
-local function leave_out(field, lo, hi)
+local function leave_out(field, amount)
   local total = totals[string.match(field, '[^:]*$')]
-  total[1] = total[1] - tonumber(hi)
-  total[2] = total[2] - (tonumber(string.sub(lo, 1, -10)) or 0)
-  total[3] = total[3] - tonumber(string.sub(lo, -9))
+  total[1] = total[1] - (tonumber(string.sub(amount, 1, -19)) or 0)
+  total[2] = total[2] - (tonumber(string.sub(amount, -18, -10)) or 0)
+  total[3] = total[3] - tonumber(string.sub(amount, -9))
 end
 
-local verdicts, fresh = {}, {}
+-- Sums of up to fifteen digits are exact in a double too, and Redis takes and prints such a number as its digits: those
+-- are added here and written all at once, which is cheaper for Redis and its log than an HINCRBY each. Longer ones are
+-- left to HINCRBY.
+local SHORT, sums, is_long = 15, {}, {}
+
+local function store(i)
+  local field, amount, old = fields[i], amounts[i], present[i]
+  local sum = sums[field]
+  if not sum and not is_long[field] then
+    if not old then
+      sum = 0
+    elseif #old <= SHORT then
+      sum = tonumber(old)
+    end
+  end
+  if sum and sum < 1e15 and #amount <= SHORT then
+    sums[field] = sum + amount
+    return
+  end
+  if sums[field] then
+    redis.call('HSET', lo_key, field, digits(sum))
+    sums[field] = nil
+  end
+  is_long[field] = true
+  local hi, lo = string.sub(amount, 1, -19), string.gsub(string.sub(amount, -18), '^0+(.)', '%1')
+  add(lo_key, field, hi_key, field, lo, hi == '' and '0' or hi)
+end
+
+local verdicts, fresh, all_stored = {}, {}, true
 for i = 1, count do
-  local at = first + (i - 1) * 5
-  local field, lo, hi, id = fields[i], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local verdict, content = 'S', known[id]
+  local field, id = fields[i], identities[i]
+  local verdict, content = 'S', id and known[id]
   if content then
-    verdict = content == ARGV[at + 4] and 'D' or 'C'
-  elseif id ~= '' and room <= 0 then
+    verdict = content == contents_given[i] and 'D' or 'C'
+  elseif id and room <= 0 then
     verdict = 'I'
   elseif not present[i] and not created[field] and not admit(field) then
     verdict = 'T'
   end
   if verdict == 'S' then
-    add(lo_key, field, hi_key, field, lo, hi)
-    if id ~= '' then
+    store(i)
+    if id then
       room = room - 1
-      known[id] = ARGV[at + 4]
+      known[id] = contents_given[i]
       fresh[#fresh + 1] = id
-      fresh[#fresh + 1] = ARGV[at + 4]
+      fresh[#fresh + 1] = contents_given[i]
     end
   else
-    leave_out(field, lo, hi)
+    leave_out(field, amounts[i])
+    all_stored = false
   end
   verdicts[i] = verdict
 end
 
+local pairs_to_write = {}
+for field, sum in pairs(sums) do
+  pairs_to_write[#pairs_to_write + 1] = field
+  pairs_to_write[#pairs_to_write + 1] = sum
+end
+if #pairs_to_write > 0 then redis.call('HSET', lo_key, unpack(pairs_to_write)) end
 if #fresh > 0 then redis.call('HSET', newer, unpack(fresh)) end
 for tenant, size in pairs(grown) do redis.call('HSET', tenants_key, tenant, size) end
 for unit, total in pairs(totals) do
@@ -145,6 +189,6 @@ for unit, total in pairs(totals) do
   end
 end
 
-local answer = table.concat(verdicts)
+local answer = all_stored and string.rep('S', count) or table.concat(verdicts)
 redis.call('SET', writer, ARGV[1] .. ' ' .. answer, 'PX', ARGV[2])
 return answer

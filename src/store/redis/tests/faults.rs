@@ -8,6 +8,7 @@ use crate::pulse::Unit;
 use crate::store::Commit;
 use crate::store::Outcome::{NotStored, Stored, Unknown};
 use crate::store::contract::{Deliverer, PATIENCE, SHORT, add, balanced, key, nanos, once, plain};
+use crate::store::redis::writer::CALL_MAX;
 
 fn stored() -> Commit {
     Commit { outcomes: vec![Stored], error: None }
@@ -43,7 +44,7 @@ fn a_group_that_stays_unanswered_is_unknown_and_the_rest_not_stored() {
     let server = RedisServer::start(&[]);
     let proxy = CuttingProxy::start(server.socket());
     let store = RedisStore::open(&RedisSettings::new(proxy.url()), &settings(NEVER)).unwrap();
-    let keys: Vec<_> = (0..300).map(|sku| key("a", &sku.to_string())).collect();
+    let keys: Vec<_> = (0..CALL_MAX + 100).map(|sku| key("a", &sku.to_string())).collect();
     let group: Vec<_> = keys.iter().map(|key| plain(key, 1)).collect();
     let mut writer = store.writer();
     assert_eq!(writer.commit(&group[..1], PATIENCE), stored());
@@ -51,13 +52,13 @@ fn a_group_that_stays_unanswered_is_unknown_and_the_rest_not_stored() {
     let (started, patience) = (Instant::now(), Duration::from_millis(300));
     let answer = writer.commit(&group, patience);
     assert!(started.elapsed() < patience * 3);
-    assert_eq!(answer.outcomes[..200], [Unknown; 200]);
-    assert_eq!(answer.outcomes[200..], [NotStored; 100]);
+    assert_eq!(answer.outcomes[..CALL_MAX], [Unknown; CALL_MAX]);
+    assert_eq!(answer.outcomes[CALL_MAX..], [NotStored; 100]);
     assert!(matches!(answer.error, Some(StoreError::Unknown(_))));
     proxy.cut(0);
     // Under a new id: the old one's numbers are not used for other content.
     assert_eq!(writer.commit(&group[..1], PATIENCE), stored());
-    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(202));
+    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(CALL_MAX as i128 + 2));
 }
 
 #[test]

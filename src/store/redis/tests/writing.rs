@@ -7,8 +7,10 @@ use redis::Commands;
 use super::*;
 use crate::amount::Amount;
 use crate::pulse::{AggregateKey, Unit};
+use crate::splitmix::SplitMix64;
 use crate::store::Outcome::{Duplicate, NotStored, Stored};
 use crate::store::contract::{Deliverer, PATIENCE, SHORT, add, balanced, commit, key, nanos, once, plain, sealed_sums};
+use crate::store::redis::writer::CALL_MAX;
 use crate::store::{Commit, Entry, Outcome};
 
 /// The keys of the writers that Redis remembers.
@@ -17,13 +19,13 @@ fn writers(connection: &mut redis::Connection) -> Vec<String> {
 }
 
 #[test]
-fn a_long_group_goes_out_in_calls_of_two_hundred() {
+fn a_long_group_goes_out_in_several_calls() {
     let server = RedisServer::start(&[]);
     let store = open(&server, &settings(NEVER));
-    let keys: Vec<AggregateKey> = (0..450).map(|sku| key("a", &sku.to_string())).collect();
+    let keys: Vec<AggregateKey> = (0..2 * CALL_MAX + 50).map(|sku| key("a", &sku.to_string())).collect();
     let entries: Vec<Entry<'_>> = keys.iter().map(|key| plain(key, 1)).collect();
     add(&store, &entries);
-    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(450));
+    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(2 * CALL_MAX as i128 + 50));
     let mut connection = server.connection();
     let [writer] = <[String; 1]>::try_from(writers(&mut connection)).unwrap();
     let recorded: String = connection.get(&writer).unwrap();
@@ -88,6 +90,33 @@ fn limbs_stay_canonical_around_the_carry() {
         assert_eq!((stored_hi.unwrap_or(0), stored_lo), (hi, lo), "{first} + {second}");
         assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(first + second));
     }
+}
+
+/// A sum may be added by Lua or by HINCRBY, in one call first by the one and then by the other.
+#[test]
+fn sums_are_exact_whichever_way_they_are_added() {
+    let server = RedisServer::start(&[]);
+    let store = open(&server, &settings(SHORT));
+    let deliverer = Deliverer::new(&store);
+    let keys: Vec<AggregateKey> = (0..6).map(|sku| key("a", &sku.to_string())).collect();
+    let edge = |power: u32| [10i128.pow(power) - 1, 10i128.pow(power), 10i128.pow(power) + 1];
+    let amounts: Vec<i128> = [1].into_iter().chain([9, 15, 16, 18, 27].into_iter().flat_map(edge)).collect();
+    let mut random = SplitMix64::numbered(7, 0);
+    let mut expected: BTreeMap<AggregateKey, Amount> = BTreeMap::new();
+    for group in 0..60 {
+        let entries: Vec<Entry<'_>> = (0..20)
+            .map(|place| {
+                let key = &keys[random.below(6) as usize];
+                let amount = amounts[random.below(amounts.len() as u64) as usize];
+                *expected.entry(key.clone()).or_default() += nanos(amount);
+                if random.chance(0.5) { plain(key, amount) } else { once(&format!("{group} {place}"), key, amount) }
+            })
+            .collect();
+        add(&store, &entries);
+    }
+    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), expected.values().copied().sum());
+    deliverer.toggle();
+    assert_eq!(sealed_sums(&deliverer), expected);
 }
 
 /// Refused entries are taken off sums whose digits borrow from each other.
