@@ -100,13 +100,14 @@ impl RawSettings {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         // The embedded store commits one group at a time; the second worker answers while the first one commits. Redis
         // runs one script at a time too: more workers make smaller groups, and each group costs it a call and a sync.
-        let workers = if self.uses_redis() { cores.clamp(2, 4) } else { 2 };
+        // A larger group costs SQLite less a pulse: it writes each page of the table that changed once a group.
+        let (workers, group_max) = if self.uses_redis() { (cores.clamp(2, 4), 1000) } else { (2, 10_000) };
         let request_timeout =
             Check::default().duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300));
         CommitSettings {
             workers: check.number("WORKERS", &self.workers, workers, 1, 256) as usize,
             channel_capacity: check.number("CHANNEL_CAPACITY", &self.channel_capacity, 50_000, 1, 100_000_000) as usize,
-            group_max: check.number("GROUP_MAX", &self.group_max, 1000, 1, 100_000) as usize,
+            group_max: check.number("GROUP_MAX", &self.group_max, group_max, 1, 100_000) as usize,
             // Half is left for the queue before and the answer after.
             patience: request_timeout / 2,
         }
