@@ -1,8 +1,9 @@
 //! The wish to stop, for threads that work and threads that wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Shared by whoever asks for the stop and whoever must notice it.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,10 @@
 //! Threads for whatever may block on a client, so that the accept loop never does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use crate::sync::{Arc, thread};
 
 /// A thread without a job for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl<J: Send + 'static> Pool<J> {
     fn start_thread(&self) {
         if self.shared.threads.fetch_add(1, Ordering::AcqRel) < self.shared.threads_max {
             let shared = self.shared.clone();
-            let started = std::thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
+            let started = thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
             let Err(error) = started else { return };
             log::warn!("no further thread for slow requests, they wait for one: {error}");
         }
