@@ -12,7 +12,7 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 pub use crossbeam_channel::{RecvError, SendError, TryRecvError, TrySendError};
 
 /// How often a receiver with a time-out looks at most.
-const LOOKS_MAX: usize = 12;
+const LOOKS_MAX: usize = 4;
 
 /// What both ends share.
 struct Channel<T> {
