@@ -22,12 +22,13 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Asks every thread to stop.
-    pub fn request(&self) {
+    /// Asks every thread to stop. Returns whether nobody had asked before; of two who ask at once, one is the first.
+    pub fn request(&self) -> bool {
         // Under the lock, so that no thread misses it between its look and its sleep.
         let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.requested.store(true, Ordering::Release);
+        let was_requested = self.0.requested.swap(true, Ordering::AcqRel);
         self.0.changed.notify_all();
+        !was_requested
     }
 
     /// Whether the stop was asked for.
@@ -60,7 +61,8 @@ mod tests {
             let shutdown = shutdown.clone();
             move || shutdown.wait_forever()
         });
-        shutdown.request();
+        assert!(shutdown.request());
+        assert!(!shutdown.request());
         waiting.join().unwrap();
         assert!(shutdown.requested() && shutdown.wait(Duration::from_secs(3600)));
     }

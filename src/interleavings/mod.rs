@@ -13,6 +13,8 @@ use shuttle::{Config, MaxSteps, Runner};
 pub mod channel;
 // From an offer to its answer, and the close.
 mod commit;
+// The wish to stop, and the second signal.
+mod stop;
 
 /// Runs of each kind of order. All tests together take some seconds.
 const RUNS: usize = 2_000;
