@@ -13,6 +13,8 @@ use shuttle::{Config, MaxSteps, Runner};
 pub mod channel;
 // From an offer to its answer, and the close.
 mod commit;
+// The pool, and the turns of a connection's requests.
+mod intake;
 // The wish to stop, and the second signal.
 mod stop;
 
