@@ -37,5 +37,6 @@ pub mod sync;
 pub mod threads;
 pub mod wording;
 // Every order in which threads may take turns, tried out.
-#[cfg(all(test, feature = "interleavings"))]
+#[cfg(test)]
+#[cfg(feature = "interleavings")]
 mod interleavings;
