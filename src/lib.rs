@@ -33,5 +33,10 @@ pub mod metrics;
 pub mod shutdown;
 pub mod signals;
 pub mod splitmix;
+pub mod sync;
 pub mod threads;
 pub mod wording;
+// Every order in which threads may take turns, tried out.
+#[cfg(test)]
+#[cfg(feature = "interleavings")]
+mod interleavings;

@@ -1,13 +1,12 @@
 //! The bounded queue between intake and the workers; the only place where the two stages meet.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
-
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
 use crate::pulse::Pulse;
 use crate::store::{Outcome, StoreError};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crate::sync::{Arc, PoisonError, RwLock};
 
 /// Answers a request once the fate of its pulses is known. The commit stage sees no more of a request than this.
 pub trait Acknowledge: Send {

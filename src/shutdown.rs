@@ -1,8 +1,9 @@
 //! The wish to stop, for threads that work and threads that wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Shared by whoever asks for the stop and whoever must notice it.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +22,13 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Asks every thread to stop.
-    pub fn request(&self) {
+    /// Asks every thread to stop. Returns whether nobody had asked before; of two who ask at once, one is the first.
+    pub fn request(&self) -> bool {
         // Under the lock, so that no thread misses it between its look and its sleep.
         let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.requested.store(true, Ordering::Release);
+        let was_requested = self.0.requested.swap(true, Ordering::AcqRel);
         self.0.changed.notify_all();
+        !was_requested
     }
 
     /// Whether the stop was asked for.
@@ -59,7 +61,8 @@ mod tests {
             let shutdown = shutdown.clone();
             move || shutdown.wait_forever()
         });
-        shutdown.request();
+        assert!(shutdown.request());
+        assert!(!shutdown.request());
         waiting.join().unwrap();
         assert!(shutdown.requested() && shutdown.wait(Duration::from_secs(3600)));
     }

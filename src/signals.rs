@@ -60,8 +60,7 @@ fn watch_others(_stop: &Shutdown, _hangup: &Hangup) -> Result<(), String> {
 }
 
 fn end(stop: &Shutdown) {
-    if stop.requested() {
+    if !stop.request() {
         std::process::exit(INTERRUPTED_STATUS);
     }
-    stop.request();
 }

@@ -1,11 +1,11 @@
 //! Whether the store takes groups right now, so that intake can answer 503 at once instead of queueing for nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// How often the store is probed.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);

@@ -7,8 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tiny_http::Request;
@@ -17,6 +16,8 @@ use crate::door::DoorStats;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
 use crate::metrics::Metrics;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Requests that may wait behind one connection's exchange. Later ones are dropped unanswered, as is all that follows
 /// on that connection, so that no answer is ever taken for another request's.

@@ -1,10 +1,10 @@
 //! Threads for whatever may block on a client, so that the accept loop never does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use crate::sync::{Arc, thread};
 
 /// A thread without a job for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -46,17 +46,38 @@ impl<J: Send + 'static> Pool<J> {
     }
 
     fn start_thread(&self) {
-        if self.shared.threads.fetch_add(1, Ordering::AcqRel) < self.shared.threads_max {
-            let shared = self.shared.clone();
-            let started = std::thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
-            let Err(error) = started else { return };
+        if !self.shared.may_add_thread() {
+            return;
+        }
+        let shared = self.shared.clone();
+        let started = thread::Builder::new().name("intake-pool".to_owned()).spawn(move || work(&shared));
+        if let Err(error) = started {
+            self.shared.threads.fetch_sub(1, Ordering::SeqCst);
             log::warn!("no further thread for slow requests, they wait for one: {error}");
         }
-        self.shared.threads.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl<J> Shared<J> {
+    /// Counts one more thread if there may be one. Never more than that: a thread that ends must not take a mere attempt
+    /// for a thread.
+    fn may_add_thread(&self) -> bool {
+        let add = |threads| (threads < self.threads_max).then_some(threads + 1);
+        self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
     }
 }
 
 fn work<J>(shared: &Shared<J>) {
+    loop {
+        run_jobs(shared);
+        // Somebody may have left a job to this thread after it stopped looking and before it stopped counting.
+        if shared.overflowed.is_empty() || !shared.may_add_thread() {
+            break;
+        }
+    }
+}
+
+fn run_jobs<J>(shared: &Shared<J>) {
     // Also after a panic: threads that are gone must not be counted for ever.
     let _counted = Counted(&shared.threads);
     loop {
@@ -75,7 +96,7 @@ struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -211,7 +211,7 @@ fn a_stop_ends_the_longest_pause() {
     let hour = Duration::from_secs(3600);
     let options = ProducerOptions { min_delay: hour, max_delay: hour, ..target.options(1_000) };
     let stop = Shutdown::new();
-    let report = run(&options, &stop, |_| stop.request()).unwrap();
+    let report = run(&options, &stop, |_| _ = stop.request()).unwrap();
     assert_eq!(report.failed, 0);
     assert!(report.elapsed < Duration::from_secs(60));
 }
@@ -221,7 +221,7 @@ fn a_stop_gives_up_what_waits_to_be_repeated() {
     let target = Target::start(|_| Reply::Status(503));
     let options = ProducerOptions { attempts_max: u32::MAX, ..target.options(3) };
     let stop = Shutdown::new();
-    let report = run(&options, &stop, |_| stop.request()).unwrap();
+    let report = run(&options, &stop, |_| _ = stop.request()).unwrap();
     assert_eq!(report.sent, report.failed);
     assert_eq!(report.acknowledged, 0);
 }
