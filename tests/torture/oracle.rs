@@ -266,6 +266,15 @@ fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
         }
         numbers.insert(batch);
     }
+    // One that was parked may never have come.
+    for (id, _) in &evidence.dead_letters {
+        let parts: Vec<u64> = id.split('.').skip(1).filter_map(|part| part.parse().ok()).collect();
+        if let [shard, epoch, batch] = parts[..]
+            && let Some((_, _, numbers)) = shards.get_mut(&shard).and_then(|epochs| epochs.get_mut(&epoch))
+        {
+            numbers.insert(batch);
+        }
+    }
     if incarnations.len() > 1 {
         broken(Rule::Windows, format!("ids of more than one store: {incarnations:?}"));
     }
