@@ -56,9 +56,9 @@ impl Plan {
         let mut pick = |values: &[&str]| values[random.below(values.len() as u64) as usize].to_owned();
         let mut settings = vec![
             ("INTERVAL_TO_SEND", pick(&["500ms", "1s", "1s", "2s"])),
-            // The longest lets several sealed generations pile up before the first is frozen.
-            ("STABILIZATION_DELAY", pick(&["100ms", "500ms", "2500ms"])),
-            ("BATCH_QTY_TO_SEND", pick(&["3", "20", "500"])),
+            // The longer ones let several sealed generations pile up before the first is frozen.
+            ("STABILIZATION_DELAY", pick(&["100ms", "2500ms", "4500ms"])),
+            ("BATCH_QTY_TO_SEND", pick(&["3", "3", "20", "500"])),
             ("DELIVERY_CONCURRENCY", pick(&["1", "5", "5"])),
             ("REQUEST_TIMEOUT", pick(&["2s", "5s"])),
             ("GROUP_MAX", pick(&["8", "512"])),

@@ -19,7 +19,7 @@ use crate::world::World;
 /// How long the processes may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long everything may take to be delivered. Pauses between attempts double, so a bad run takes half a minute.
-const REST_LIMIT: Duration = Duration::from_secs(240);
+const REST_LIMIT: Duration = Duration::from_secs(180);
 const REST_POLL: Duration = Duration::from_millis(200);
 
 /// A run that is over.
@@ -84,8 +84,8 @@ fn attempt(
             broken(Rule::Rest, format!("dead letters that were replayed are dead again: {dead_letters:?}"));
         }
     }
-    if let Err(why) = &ledger {
-        broken(Rule::Rest, format!("not everything was delivered within {REST_LIMIT:?}: {why}"));
+    if let Err(Violation { rule, text }) = &ledger {
+        broken(*rule, text.clone());
     }
     if let Err(why) = world.drain_all() {
         broken(Rule::Conduct, why);
@@ -106,6 +106,8 @@ fn attempt(
     let (found, checked) = oracle::judge(&Evidence { pulses, posts, dead_letters, ledger: ledger.ok() });
     figures.windows += checked.windows;
     violations.extend(found);
+    // The gravest first.
+    violations.sort_by_key(|violation| violation.rule);
     Ok(violations)
 }
 
@@ -123,14 +125,20 @@ fn torment(world: &mut World, plan: &Plan, figures: &mut Figures) {
 }
 
 /// Waits until nothing is left to deliver, and returns the ledger of that moment.
-fn wait_for_rest(world: &mut World) -> Result<Value, String> {
+fn wait_for_rest(world: &mut World) -> Result<Value, Violation> {
     let deadline = Instant::now() + REST_LIMIT;
     loop {
         let ledger = ledger(world);
         match ledger {
+            // It must balance at every moment, so there is nothing to wait for.
+            Ok(ledger) if ledger["balanced"] != true => {
+                return Err(Violation { rule: Rule::Ledger, text: format!("it does not balance: {ledger}") });
+            }
             Ok(ledger) if ledger["at_rest"] == true => return Ok(ledger),
             other if Instant::now() >= deadline => {
-                return Err(other.map_or_else(|error| error, |ledger| ledger.to_string()));
+                let why = other.map_or_else(|error| error, |ledger| ledger.to_string());
+                let text = format!("not everything was delivered within {REST_LIMIT:?}: {why}");
+                return Err(Violation { rule: Rule::Rest, text });
             }
             _ => world.look_until(Instant::now() + REST_POLL),
         }

@@ -92,8 +92,8 @@ struct Drawing<'a> {
 impl Drawing<'_> {
     fn fault_on_redis(&mut self) {
         match self.random.below(100) {
-            0..30 => self.link_to_store(),
-            30..40 => self.stall_ingestor(),
+            0..34 => self.link_to_store(),
+            34..40 => self.stall_ingestor(),
             40..50 => self.kill_ingestor(),
             50..56 => self.kill_redis(),
             56..60 => self.for_a_while("redis stopped", Act::Stop(Part::Redis), Act::Continue(Part::Redis), 100, 3000),
@@ -148,8 +148,8 @@ impl Drawing<'_> {
         let link = Link::Store(self.ingestor());
         let (name, mode, longest) = match self.random.below(100) {
             // Passed on, and the answer lost: what sequence numbers are for.
-            0..55 => ("redis answers cut", Mode::CutReplies(self.between(20, 300)), 1500),
-            55..65 => ("redis requests cut", Mode::CutRequests(self.between(20, 300)), 1000),
+            0..60 => ("redis answers cut", Mode::CutReplies(self.between(50, 600)), 2500),
+            60..65 => ("redis requests cut", Mode::CutRequests(self.between(20, 300)), 1000),
             65..80 => ("redis answers stalled", Mode::StallReplies, 3000),
             80..88 => ("redis requests stalled", Mode::StallRequests, 2500),
             88..95 => ("redis unreachable", Mode::Refuse, 1500),
