@@ -1,0 +1,306 @@
+//! What must be true of a run, pulse by pulse: what the clients wrote down against what the receiver wrote down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::journal::{Key, Record};
+use crate::pulses::nanos;
+use crate::receiver::{Post, Verdict};
+
+/// A rule that can be broken. Its name is what the controls are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Acknowledged, and in no batch.
+    Lost,
+    /// Counted more often than it may be.
+    Doubled,
+    /// Counted although every try was refused, or never sent at all.
+    Phantom,
+    /// One id, one body, for ever.
+    OneBody,
+    /// The sums of the ledger.
+    Ledger,
+    /// Everything is delivered once the faults are over.
+    Rest,
+    /// Windows touch and never overlap; batches of a window are numbered without a gap.
+    Windows,
+    /// Answers and processes keep to the contract.
+    Conduct,
+}
+
+impl Rule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Lost => "lost",
+            Rule::Doubled => "doubled",
+            Rule::Phantom => "phantom",
+            Rule::OneBody => "one-body",
+            Rule::Ledger => "ledger",
+            Rule::Rest => "rest",
+            Rule::Windows => "windows",
+            Rule::Conduct => "conduct",
+        }
+    }
+}
+
+/// A broken rule, with what broke it.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub rule: Rule,
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule.name(), self.text)
+    }
+}
+
+/// Everything that is known of a run once it is over.
+pub struct Evidence {
+    pub pulses: Vec<Record>,
+    pub posts: Vec<Post>,
+    /// Id and body of each batch that is a dead letter in the end.
+    pub dead_letters: Vec<(String, String)>,
+    /// The ledger in the end, if it was at rest in time.
+    pub ledger: Option<Value>,
+}
+
+/// How much was checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    pub batches: u64,
+    pub windows: u64,
+}
+
+/// As many of a kind are named.
+const NAMED_MAX: usize = 12;
+
+#[derive(Deserialize)]
+struct Delivered {
+    tenant_id: String,
+    product_sku: String,
+    used_amount: Box<RawValue>,
+    use_unit: String,
+}
+
+type Sums = BTreeMap<Key, u128>;
+
+/// Every rule that is broken.
+pub fn judge(evidence: &Evidence) -> (Vec<Violation>, Checked) {
+    let mut violations = Vec::new();
+    let mut checked = Checked::default();
+    let mut broken = |rule, text: String| violations.push(Violation { rule, text });
+    one_body(evidence, &mut broken);
+    let accepted: Vec<&Post> = evidence.posts.iter().filter(|post| post.verdict == Verdict::Accepted).collect();
+    let ids: BTreeSet<&str> = accepted.iter().map(|post| post.id.as_str()).collect();
+    // A parked batch may be both: the receiver has it, and nobody could know.
+    let dead: Vec<&(String, String)> =
+        evidence.dead_letters.iter().filter(|(id, _)| !ids.contains(id.as_str())).collect();
+    let bodies = accepted.iter().map(|post| (&post.id, &post.body)).chain(dead.iter().map(|(id, body)| (id, body)));
+    let mut sums = Sums::new();
+    for (id, body) in bodies {
+        checked.batches += 1;
+        if let Err(error) = add(&mut sums, body) {
+            broken(Rule::Phantom, format!("batch {id} can't be read: {error}"));
+        }
+    }
+    pulse_by_pulse(&evidence.pulses, &sums, &mut broken);
+    if let Some(ledger) = &evidence.ledger {
+        check_ledger(ledger, &sums, evidence, &accepted, &mut broken);
+    }
+    checked.windows = windows(evidence, &mut broken);
+    (violations, checked)
+}
+
+fn add(sums: &mut Sums, body: &str) -> Result<(), String> {
+    let delivered: Vec<Delivered> = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    for Delivered { tenant_id, product_sku, used_amount, use_unit } in delivered {
+        let key = Key { tenant: tenant_id, sku: product_sku, unit: use_unit };
+        *sums.entry(key).or_default() += nanos(used_amount.get().trim_matches('"'));
+    }
+    Ok(())
+}
+
+/// Every POST of an id carries the same bytes, and says the same of its window.
+fn one_body(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) {
+    let mut first: BTreeMap<&str, &Post> = BTreeMap::new();
+    let mut named = BTreeSet::new();
+    for post in &evidence.posts {
+        let known = first.entry(&post.id).or_insert(post);
+        let said = |post: &Post| [&post.generation, &post.start, &post.end, &post.count, &post.body].map(String::clone);
+        if said(known) != said(post) && named.insert(&post.id) {
+            broken(Rule::OneBody, format!("batch {} came as {:?} and as {:?}", post.id, said(known), said(post)));
+        }
+    }
+    for (id, body) in &evidence.dead_letters {
+        if let Some(post) = first.get(id.as_str()).filter(|post| post.body != *body) {
+            broken(Rule::OneBody, format!("batch {id} was sent as {:?} and is kept as {body:?}", post.body));
+        }
+    }
+}
+
+fn pulse_by_pulse(pulses: &[Record], sums: &Sums, broken: &mut impl FnMut(Rule, String)) {
+    let mut by_key: BTreeMap<&Key, Vec<&Record>> = BTreeMap::new();
+    for record in pulses {
+        by_key.entry(&record.pulse.key).or_default().push(record);
+    }
+    let mut found: BTreeMap<Rule, Vec<String>> = BTreeMap::new();
+    for (key, sum) in sums {
+        if !by_key.contains_key(key) {
+            found.entry(Rule::Phantom).or_default().push(format!("{key:?} has {sum} and nobody sent it"));
+        }
+    }
+    for (key, records) in by_key {
+        let sum = sums.get(key).copied().unwrap_or(0);
+        let mut rest = sum;
+        for record in records {
+            let counted = match record.pulse.digit {
+                // Alone: whatever does not divide is no multiple of it, and stays as a rest.
+                None => sum / record.pulse.quanta,
+                Some(digit) => (sum >> (4 * digit)) & 15,
+            };
+            rest = rest.saturating_sub(counted * record.pulse.quanta);
+            if let Some((rule, bounds)) = misjudged(record, counted) {
+                found.entry(rule).or_default().push(format!(
+                    "client's pulse {} of {key:?}, {} quanta, {}: counted {counted} times, may be {bounds}; \
+                     tries: {} acknowledged, {} refused, {} unknown",
+                    record.pulse.number,
+                    record.pulse.quanta,
+                    if record.pulse.once { "with an id" } else { "without one" },
+                    record.stored,
+                    record.refused,
+                    record.unknown
+                ));
+            }
+        }
+        if rest != 0 {
+            found.entry(Rule::Phantom).or_default().push(format!("{key:?} has {sum}, of which {rest} are of no pulse"));
+        }
+    }
+    for (rule, texts) in found {
+        let shown = texts.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("\n    ");
+        broken(rule, format!("{} found, such as\n    {shown}", texts.len()));
+    }
+}
+
+/// What is wrong with this count, and what it may be.
+fn misjudged(record: &Record, counted: u128) -> Option<(Rule, String)> {
+    let (least, most) = if record.pulse.once {
+        (record.stored.min(1), (record.stored + record.unknown).min(1))
+    } else {
+        (record.stored, record.stored + record.unknown)
+    };
+    let (least, most) = (u128::from(least), u128::from(most));
+    let rule = match counted {
+        counted if counted < least => Rule::Lost,
+        counted if counted <= most => return None,
+        _ if most == 0 => Rule::Phantom,
+        _ => Rule::Doubled,
+    };
+    Some((rule, if least == most { least.to_string() } else { format!("{least} to {most}") }))
+}
+
+/// At rest its difference is zero, and each column is what the receiver and the dead letters have.
+fn check_ledger(
+    ledger: &Value,
+    sums: &Sums,
+    evidence: &Evidence,
+    accepted: &[&Post],
+    broken: &mut impl FnMut(Rule, String),
+) {
+    if ledger["balanced"] != true {
+        broken(Rule::Ledger, format!("it does not balance: {ledger}"));
+    }
+    let by_unit = |sums: &Sums| {
+        let mut units: BTreeMap<String, u128> = BTreeMap::new();
+        for (key, sum) in sums {
+            *units.entry(key.unit.clone()).or_default() += sum;
+        }
+        units
+    };
+    let mut dead = Sums::new();
+    let mut delivered = Sums::new();
+    let is_dead = |id: &str| evidence.dead_letters.iter().any(|(dead, _)| dead == id);
+    for (_, body) in &evidence.dead_letters {
+        let _ = add(&mut dead, body);
+    }
+    for post in accepted.iter().filter(|post| !is_dead(&post.id)) {
+        let _ = add(&mut delivered, &post.body);
+    }
+    let column = |name: &str| {
+        let rows = ledger["units"].as_array().cloned().unwrap_or_default();
+        let cell = |row: &Value| Some((row["use_unit"].as_str()?.to_owned(), nanos(row[name].as_str()?)));
+        rows.iter().filter_map(cell).filter(|(_, sum)| *sum != 0).collect::<BTreeMap<String, u128>>()
+    };
+    for (name, expected) in
+        [("acknowledged", by_unit(sums)), ("delivered", by_unit(&delivered)), ("dead_letters", by_unit(&dead))]
+    {
+        if column(name) != expected {
+            broken(Rule::Ledger, format!("{name}: it says {:?}, counted are {expected:?}", column(name)));
+        }
+    }
+}
+
+/// Windows and numbers, shard by shard; returns how many windows there were.
+fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
+    type Generation<'a> = (&'a str, &'a str, BTreeSet<u64>);
+    let mut incarnations = BTreeSet::new();
+    let mut shards: BTreeMap<u64, BTreeMap<u64, Generation>> = BTreeMap::new();
+    for post in &evidence.posts {
+        let parts: Vec<&str> = post.id.split('.').collect();
+        let number = |place: usize| parts.get(place).and_then(|part| part.parse::<u64>().ok());
+        let (4, Some(shard), Some(epoch), Some(batch)) = (parts.len(), number(1), number(2), number(3)) else {
+            broken(Rule::Windows, format!("{:?} is no batch id", post.id));
+            continue;
+        };
+        incarnations.insert(parts[0]);
+        let generations = shards.entry(shard).or_default();
+        let (start, end, numbers) = generations.entry(epoch).or_insert((&post.start, &post.end, BTreeSet::new()));
+        if (*start, *end) != (post.start.as_str(), post.end.as_str()) {
+            broken(Rule::Windows, format!("generation {epoch} of shard {shard} has two windows"));
+        }
+        numbers.insert(batch);
+    }
+    // One that was parked may never have come.
+    for (id, _) in &evidence.dead_letters {
+        let parts: Vec<u64> = id.split('.').skip(1).filter_map(|part| part.parse().ok()).collect();
+        if let [shard, epoch, batch] = parts[..]
+            && let Some((_, _, numbers)) = shards.get_mut(&shard).and_then(|epochs| epochs.get_mut(&epoch))
+        {
+            numbers.insert(batch);
+        }
+    }
+    if incarnations.len() > 1 {
+        broken(Rule::Windows, format!("ids of more than one store: {incarnations:?}"));
+    }
+    let mut count = 0;
+    for (shard, generations) in &shards {
+        count += generations.len() as u64;
+        for (epoch, (start, end, numbers)) in generations {
+            // RFC 3339 in UTC, with milliseconds or without: as moments, not as text.
+            if moment(start) >= moment(end) {
+                broken(Rule::Windows, format!("shard {shard}, generation {epoch}: {start} to {end}"));
+            }
+            if !numbers.iter().copied().eq(0..numbers.len() as u64) {
+                broken(Rule::Windows, format!("shard {shard}, generation {epoch}: batches {numbers:?}"));
+            }
+        }
+        for ((epoch, (_, end, _)), (next, (start, _, _))) in generations.iter().zip(generations.iter().skip(1)) {
+            // An empty generation is sent nowhere, so that only neighbours touch.
+            let (end, start) = (moment(end), moment(start));
+            if if *next == epoch + 1 { end != start } else { end > start } {
+                broken(Rule::Windows, format!("shard {shard}: {epoch} ends at {end:?}, {next} starts at {start:?}"));
+            }
+        }
+    }
+    count
+}
+
+fn moment(text: &str) -> Option<std::time::SystemTime> {
+    humantime::parse_rfc3339(text).ok()
+}

@@ -1,0 +1,421 @@
+//! The processes of a run, what lies between them, and how each act is done to them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::plan::{Plan, StoreKind};
+use crate::process::{Supervised, signal};
+use crate::proxy::{Mode, Proxy};
+use crate::receiver;
+use crate::schedule::{Act, Link, Part};
+
+/// Every ingestor has an address of its own, so that this port is free on it.
+const PORT: u16 = 20_070;
+/// Between two looks at the processes.
+const LOOK: Duration = Duration::from_millis(100);
+/// The embedded store's own file system.
+const DISK_BYTES: u64 = 64 << 20;
+
+/// Everything that runs in one run. Ends with it.
+pub struct World {
+    directory: PathBuf,
+    sockets: PathBuf,
+    program: PathBuf,
+    ingestors: Vec<Supervised>,
+    redis: Option<Supervised>,
+    receiver: Supervised,
+    store_links: Vec<Proxy>,
+    receiver_links: Vec<Proxy>,
+    settings: Vec<BTreeMap<String, String>>,
+    addresses: Vec<SocketAddr>,
+    /// Milliseconds added to each ingestor's clock, and the most that ever were.
+    clocks: Vec<(i64, i64)>,
+    tracers: Vec<Child>,
+    mounted: bool,
+    looked: Instant,
+    pub complaints: Vec<String>,
+}
+
+impl World {
+    /// Starts everything and waits until it serves. `number` tells worlds of one process apart.
+    pub fn start(plan: &Plan, directory: &Path, program: &Path, number: u64, mount: bool) -> io::Result<Self> {
+        let host = |node: u8| {
+            let process = std::process::id() as u64 + 7 * (number / 200);
+            IpAddr::V4(Ipv4Addr::new(127, 1 + (process % 250) as u8, (number % 200) as u8, node))
+        };
+        fs::create_dir_all(directory)?;
+        // A socket's path must be short; a directory to keep logs in may not be.
+        let sockets = std::env::temp_dir().join(format!("torture-{}-{number}", std::process::id()));
+        fs::create_dir_all(&sockets)?;
+        let (redis_socket, receiver_socket) = (sockets.join("redis"), sockets.join("receiver"));
+        let proxies = |target: &Path, kind: u64| -> io::Result<Vec<Proxy>> {
+            (0..plan.ingestors as u64)
+                .map(|node| Proxy::start(host(1 + node as u8), target.to_owned(), plan.seed ^ (kind << 32) ^ node))
+                .collect()
+        };
+        let store_links = if plan.store == StoreKind::Redis { proxies(&redis_socket, 1)? } else { Vec::new() };
+        let receiver_links = proxies(&receiver_socket, 2)?;
+        let addresses: Vec<SocketAddr> =
+            (0..plan.ingestors).map(|node| SocketAddr::new(host(1 + node as u8), PORT)).collect();
+        let mut mounted = false;
+        if plan.store == StoreKind::Embedded && mount {
+            let data = directory.join("ingestor-0/data");
+            fs::create_dir_all(&data)?;
+            mounted = mount_small(&data)?;
+        }
+        let mut settings = Vec::new();
+        let mut ingestors = Vec::new();
+        for node in 0..plan.ingestors {
+            let home = directory.join(format!("ingestor-{node}"));
+            fs::create_dir_all(&home)?;
+            fs::write(directory.join(format!("clock-{node}")), "0")?;
+            let mut own: BTreeMap<String, String> =
+                plan.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let mut set = |name: &str, value: String| own.insert(name.to_owned(), value);
+            set("INGESTOR_HOST", addresses[node].ip().to_string());
+            set("INGESTOR_PORT", PORT.to_string());
+            set("API_URL_SENDER", format!("http://{}/process", receiver_links[node].address()));
+            set("INGESTOR_TEST_CLOCK_FILE", directory.join(format!("clock-{node}")).display().to_string());
+            if let Some(link) = store_links.get(node) {
+                set("REDIS_URL", format!("redis://{}", link.address()));
+            }
+            settings.push(own.clone());
+            let program = program.to_owned();
+            let command = move || {
+                let mut command = self::command(&program, &home, &own);
+                command.arg("serve");
+                command
+            };
+            let name = format!("ingestor-{node}");
+            ingestors.push(Supervised::new(&name, directory, "pulses are taken at", false, command));
+        }
+        let redis = (plan.store == StoreKind::Redis).then(|| redis(directory, redis_socket));
+        let world = World {
+            directory: directory.to_owned(),
+            sockets,
+            program: program.to_owned(),
+            clocks: vec![(0, 0); ingestors.len()],
+            ingestors,
+            redis,
+            receiver: receive(directory, receiver_socket)?,
+            store_links,
+            receiver_links,
+            settings,
+            addresses,
+            tracers: Vec::new(),
+            mounted,
+            looked: Instant::now(),
+            complaints: Vec::new(),
+        };
+        Ok(world)
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Connections that the proxies cut.
+    pub fn cuts(&self) -> u64 {
+        self.store_links.iter().chain(&self.receiver_links).map(Proxy::cuts).sum()
+    }
+
+    pub fn receiver_journal(&self) -> PathBuf {
+        self.directory.join("receiver.journal")
+    }
+
+    /// Everything that the ingestors printed.
+    pub fn printed(&self) -> String {
+        self.ingestors.iter().map(Supervised::printed).collect()
+    }
+
+    /// Waits until every process serves.
+    ///
+    /// # Errors
+    /// One of them does not.
+    pub fn wait_until_ready(&mut self, limit: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + limit;
+        self.start_all();
+        while !self.parts().into_iter().all(|part| self.part(part).is_none_or(Supervised::is_ready)) {
+            self.look();
+            if Instant::now() >= deadline {
+                let late: Vec<Part> =
+                    self.parts().into_iter().filter(|&part| self.part(part).is_some_and(|it| !it.is_ready())).collect();
+                return Err(format!("{late:?} did not start within {limit:?}"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Looks after the processes until a moment.
+    pub fn look_until(&mut self, moment: Instant) {
+        while let Some(left) = moment.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            if self.looked.elapsed() >= LOOK {
+                self.look();
+            }
+            thread::sleep(left.min(LOOK));
+        }
+    }
+
+    /// Takes note of processes that ended by themselves, and starts them again if that is wanted.
+    pub fn look(&mut self) {
+        self.looked = Instant::now();
+        for part in self.parts() {
+            let Some(process) = self.part(part) else { continue };
+            let looked = process.look();
+            let missing = process.is_missing();
+            self.complaints.extend(looked.err());
+            if missing {
+                self.start_part(part);
+            }
+        }
+        self.tracers.retain_mut(|tracer| !matches!(tracer.try_wait(), Ok(Some(_))));
+    }
+
+    pub fn act(&mut self, act: &Act) {
+        match *act {
+            Act::Kill(part) => self.kill(part),
+            Act::KillAll => self.parts().into_iter().for_each(|part| self.kill(part)),
+            Act::Drain(part) => {
+                // One that is stopped would drain only once it goes on.
+                if let Some(process) = self.part(part) {
+                    process.resume();
+                    process.terminate();
+                }
+            }
+            Act::Start => self.start_all(),
+            Act::Stop(part) => self.with(part, Supervised::stop),
+            Act::Continue(part) => self.with(part, Supervised::resume),
+            Act::Link(link, mode) => self.link(link).set_mode(mode),
+            Act::Answer(mode, often) => self.set_answer(mode, often),
+            Act::Memory { full } => self.set_memory(full),
+            Act::Disk { full } => self.fill_disk(full),
+            Act::FailSync(part, length) => self.fail_sync(part, length),
+            Act::Clock(node, leap_ms) => {
+                let (now, most) = self.clocks[node];
+                self.set_clock(node, now + leap_ms, most.max(now + leap_ms));
+            }
+        }
+    }
+
+    /// Ends every fault.
+    pub fn heal(&mut self) {
+        for tracer in self.tracers.drain(..) {
+            end_tracer(tracer);
+        }
+        self.parts().into_iter().for_each(|part| self.with(part, Supervised::resume));
+        self.fill_disk(false);
+        self.store_links.iter().chain(&self.receiver_links).for_each(|link| link.set_mode(Mode::Pass));
+        self.set_answer("ok", 0);
+        for node in 0..self.clocks.len() {
+            // What was due by the clock that was furthest ahead would else have to wait for it.
+            let most = self.clocks[node].1;
+            self.set_clock(node, most, most);
+        }
+        self.start_all();
+        self.set_memory(false);
+    }
+
+    /// Drains every ingestor.
+    ///
+    /// # Errors
+    /// One does not end, or not well.
+    pub fn drain_all(&mut self) -> Result<(), String> {
+        for node in 0..self.ingestors.len() {
+            self.ingestors[node].terminate();
+            let status = self.ingestors[node].wait_for_end()?;
+            if status.is_some_and(|status| !status.success()) {
+                return Err(format!("the last drain of ingestor-{node} ended with {status:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command of the program with the settings of the first ingestor.
+    pub fn run(&self, args: &[&str]) -> io::Result<Output> {
+        command(&self.program, &self.directory.join("ingestor-0"), &self.settings[0]).args(args).output()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let ingestors = (0..self.ingestors.len()).map(Part::Ingestor);
+        [Part::Redis, Part::Receiver].into_iter().chain(ingestors).collect()
+    }
+
+    fn part(&mut self, part: Part) -> Option<&mut Supervised> {
+        match part {
+            Part::Ingestor(node) => self.ingestors.get_mut(node),
+            Part::Redis => self.redis.as_mut(),
+            Part::Receiver => Some(&mut self.receiver),
+        }
+    }
+
+    fn with(&mut self, part: Part, act: impl FnOnce(&mut Supervised)) {
+        if let Some(process) = self.part(part) {
+            act(process);
+        }
+    }
+
+    fn kill(&mut self, part: Part) {
+        // It may have ended by itself a moment ago.
+        let looked = self.part(part).map_or(Ok(()), Supervised::look);
+        self.complaints.extend(looked.err());
+        self.with(part, Supervised::kill);
+    }
+
+    fn start_all(&mut self) {
+        self.parts().into_iter().for_each(|part| self.start_part(part));
+    }
+
+    fn start_part(&mut self, part: Part) {
+        if let Some(Err(error)) = self.part(part).map(Supervised::start) {
+            self.complaints.push(format!("{part:?} can't be started: {error}"));
+        }
+    }
+
+    fn link(&self, link: Link) -> &Proxy {
+        match link {
+            Link::Store(node) => &self.store_links[node],
+            Link::Receiver(node) => &self.receiver_links[node],
+        }
+    }
+
+    fn set_answer(&mut self, mode: &str, often: u64) {
+        let written = replace(&self.directory.join("receiver.faults"), &format!("{mode} {often}"));
+        self.complaints.extend(written.err().map(|error| format!("the receiver's faults: {error}")));
+    }
+
+    fn set_clock(&mut self, node: usize, now: i64, most: i64) {
+        self.clocks[node] = (now, most);
+        let written = replace(&self.directory.join(format!("clock-{node}")), &now.to_string());
+        self.complaints.extend(written.err().map(|error| format!("the clock: {error}")));
+    }
+
+    /// A Redis that does not answer now keeps its limit; one that starts again has none.
+    fn set_memory(&mut self, full: bool) {
+        if self.redis.as_ref().is_none_or(|redis| redis.pid().is_none()) {
+            return;
+        }
+        let socket = self.sockets.join("redis");
+        // By hand: a client would wait for a Redis that is stopped.
+        let set = || -> io::Result<()> {
+            let mut stream = UnixStream::connect(&socket)?;
+            stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+            stream.write_all(format!("CONFIG SET maxmemory {}\r\n", u8::from(full)).as_bytes())?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer)?;
+            if answer == *b"+OK\r\n" { Ok(()) } else { Err(io::Error::other("refused")) }
+        };
+        let tries = if full { 1 } else { 10 };
+        for _ in 0..tries {
+            if set().is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn fill_disk(&mut self, full: bool) {
+        let ballast = self.directory.join("ingestor-0/data/ballast");
+        if !self.mounted {
+            return;
+        }
+        if !full {
+            let _ = fs::remove_file(ballast);
+            return;
+        }
+        if let Ok(mut file) = fs::File::create(ballast) {
+            let zeroes = vec![0; 1 << 20];
+            while file.write_all(&zeroes).is_ok() {}
+            // The last pages, one by one.
+            while file.write_all(&zeroes[..4096]).is_ok() {}
+        }
+    }
+
+    fn fail_sync(&mut self, part: Part, length: Duration) {
+        let Some(pid) = self.part(part).and_then(|process| process.pid()) else { return };
+        // A process must not be left to a tracer for longer than the fault lasts.
+        let seconds = format!("{}.{:03}", length.as_secs(), length.subsec_millis());
+        let mut command = Command::new("timeout");
+        command.args(["-s", "INT", &seconds, "strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+        command.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()]);
+        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(tracer) => self.tracers.push(tracer),
+            Err(error) => self.complaints.push(format!("strace can't be started: {error}")),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for tracer in self.tracers.drain(..) {
+            end_tracer(tracer);
+        }
+        self.ingestors.iter_mut().for_each(Supervised::kill);
+        if self.mounted {
+            let data = self.directory.join("ingestor-0/data");
+            // Lazily: a process that was killed a moment ago may still hold it.
+            let _ = Command::new("umount").arg("-l").arg(data).status();
+        }
+        let _ = fs::remove_dir_all(&self.sockets);
+    }
+}
+
+fn end_tracer(mut tracer: Child) {
+    // timeout passes it on to strace, which lets go of the process.
+    signal(tracer.id(), "INT");
+    let _ = tracer.wait();
+}
+
+fn command(program: &Path, home: &Path, settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(home).env_clear().envs(settings);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+fn redis(directory: &Path, socket: PathBuf) -> Supervised {
+    let home = directory.join("redis");
+    let command = move || {
+        // Made here, so that a failure shows as Redis's own.
+        let _ = fs::create_dir_all(&home);
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction"]);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.arg("--unixsocket").arg(&socket).arg("--dir").arg(&home);
+        command
+    };
+    Supervised::new("redis", directory, "eady to accept connections", true, command)
+}
+
+fn receive(directory: &Path, socket: PathBuf) -> io::Result<Supervised> {
+    let own = std::env::current_exe()?;
+    let (journal, faults) = (directory.join("receiver.journal"), directory.join("receiver.faults"));
+    replace(&faults, "ok 0")?;
+    let command = move || {
+        let mut command = Command::new(&own);
+        command.arg("receiver").arg(&socket).arg(&journal).arg(&faults);
+        command
+    };
+    Ok(Supervised::new("receiver", directory, receiver::READY, false, command))
+}
+
+/// Writes a file whole, for a reader that may look at any moment.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let next = path.with_extension("next");
+    fs::write(&next, text)?;
+    fs::rename(next, path)
+}
+
+/// Mounts a file system of its own at a directory; returns whether this machine lets it.
+pub fn mount_small(directory: &Path) -> io::Result<bool> {
+    let mut command = Command::new("mount");
+    command.args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "torture"]).arg(directory);
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
+}
