@@ -28,3 +28,29 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()>
     };
     Builder::new().name(name.to_owned()).spawn(guarded).expect("the system has threads left at start-up")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Tells the child below that it is one.
+    const CHILD: &str = "INGESTOR_PANIC_TEST";
+
+    /// Not a test of its own: what ends, when the next one runs this binary again.
+    #[test]
+    fn child() {
+        if std::env::var_os(CHILD).is_some() {
+            let _ = spawn("doomed", || panic!("this test's own panic")).join();
+            // Without the thread the process would go on as if nothing had happened.
+            std::process::exit(0);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_ends_the_process() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "threads::tests::child"]).env(CHILD, "1").stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(command.status().unwrap().code(), Some(PANIC_STATUS));
+    }
+}

@@ -1,9 +1,11 @@
-//! The two READMEs say the same, and name every setting.
+//! The two READMEs say the same, and name every setting; what the pages name of the code is there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
+
+const GUARANTEES: &str = "docs/guarantees.md";
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -87,8 +89,9 @@ fn the_readmes_name_every_setting() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in [READMES[0], READMES[1], "ARCHITECTURE.md"] {
+    for name in [READMES[0], READMES[1], "ARCHITECTURE.md", GUARANTEES] {
         let page = file(name);
+        let folder = root.join(name).parent().expect("a page is in a folder").to_owned();
         let anchor = |heading: &str| {
             let kept = heading.trim_start_matches('#').trim().to_lowercase();
             kept.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char)).collect::<String>()
@@ -98,7 +101,10 @@ fn links_lead_somewhere() {
         for target in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let found = match target.strip_prefix('#') {
                 Some(wanted) => anchors.contains(wanted),
-                None => target.starts_with("https://") || root.join(target).exists(),
+                None => {
+                    let path = target.split('#').next().unwrap_or(target);
+                    target.starts_with("https://") || folder.join(path).exists()
+                }
             };
             assert!(found, "{name}: nothing is at {target}");
         }
@@ -136,6 +142,33 @@ fn the_tests_that_are_named_exist() {
         let function = name.rsplit("::").next().unwrap_or(name);
         assert!(code.contains(&format!("fn {function}(")), "there is no test {name}");
     }
+}
+
+#[test]
+fn the_guarantees_name_code_and_tests_that_exist() {
+    let (page, root) = (file(GUARANTEES), Path::new(env!("CARGO_MANIFEST_DIR")));
+    let mut code = String::new();
+    sources(&root.join("src"), &mut code);
+    sources(&root.join("tests"), &mut code);
+    let (mut tests, mut places) = (BTreeSet::new(), 0);
+    for name in page.split('`').skip(1).step_by(2) {
+        match name.split_once("::") {
+            Some((path, item)) if path.ends_with(".rs") => {
+                let text = file(&format!("src/{path}"));
+                let there = ["fn", "struct"].iter().any(|kind| text.contains(&format!("{kind} {item}")));
+                assert!(there, "there is no {item} in {path}");
+                places += 1;
+            }
+            Some(_) => {
+                let function = name.rsplit("::").next().unwrap_or(name);
+                assert!(code.contains(&format!("fn {function}(")), "there is no test {name}");
+                tests.insert(function);
+            }
+            None if name.ends_with(".rs") => drop(file(&format!("src/{name}"))),
+            None => {}
+        }
+    }
+    assert!(tests.len() > 60 && places > 25, "{} tests, {places} places", tests.len());
 }
 
 #[test]

@@ -18,6 +18,9 @@ mod corpus;
 mod hostile;
 // More than the queue or the store can take.
 mod overload;
+// Written, synced, answered: in this order, by strace.
+#[cfg(target_os = "linux")]
+mod order;
 // From the first pulse to the receiver's last digit.
 mod journey;
 // What the receiver answers, and what becomes of a batch by it.

@@ -82,6 +82,11 @@ impl Ingestor {
         self.address
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it takes of the system now.
     pub fn figures(&self) -> Figures {
         Figures::of(self.process.id())

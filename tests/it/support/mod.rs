@@ -6,6 +6,8 @@ pub mod figures;
 pub mod process;
 pub mod receiver;
 pub mod redis_server;
+#[cfg(target_os = "linux")]
+pub mod strace;
 // What is sent to them.
 pub mod http;
 pub mod load;

@@ -13,6 +13,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// A running server and its directory.
 pub struct RedisServer {
     directory: tempfile::TempDir,
+    /// What stands before the program's name, to start it by.
+    prefix: Vec<String>,
     settings: Vec<(String, String)>,
     child: Child,
 }
@@ -20,11 +22,16 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts a server with these settings of `redis.conf` and waits until it answers.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        RedisServer::start_under(&[], settings)
+    }
+
+    /// One that these words start; they must keep its process id.
+    pub fn start_under(prefix: &[String], settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let settings: Vec<(String, String)> =
             settings.iter().map(|(name, value)| (format!("--{name}"), (*value).to_owned())).collect();
-        let child = spawn(&directory, &settings);
-        let server = RedisServer { directory, settings, child };
+        let child = spawn(&directory, prefix, &settings);
+        let server = RedisServer { directory, prefix: prefix.to_vec(), settings, child };
         server.wait_until_ready();
         server
     }
@@ -58,7 +65,7 @@ impl RedisServer {
 
     /// Starts it again on the same directory.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.directory, &self.settings);
+        self.child = spawn(&self.directory, &self.prefix, &self.settings);
         self.wait_until_ready();
     }
 
@@ -91,8 +98,10 @@ fn socket(directory: &tempfile::TempDir) -> PathBuf {
     directory.path().join("redis.sock")
 }
 
-fn spawn(directory: &tempfile::TempDir, settings: &[(String, String)]) -> Child {
-    let mut command = Command::new("redis-server");
+fn spawn(directory: &tempfile::TempDir, prefix: &[String], settings: &[(String, String)]) -> Child {
+    let mut words = prefix.iter().map(String::as_str).chain(["redis-server"]);
+    let mut command = Command::new(words.next().expect("one is there"));
+    command.args(words);
     command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction"]);
     command.arg("--unixsocket").arg(socket(directory)).arg("--dir").arg(directory.path());
     for (name, value) in settings {
