@@ -8,6 +8,8 @@ mod plan;
 mod schedule;
 // The world that the plan is carried out on.
 mod process;
+mod programs;
+mod disk;
 mod proxy;
 mod receiver;
 mod world;
@@ -35,6 +37,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::plan::StoreKind;
 use crate::runs::Order;
@@ -96,7 +100,20 @@ fn receive(socket: &Path, journal: &Path, faults: &Path) -> ExitCode {
     }
 }
 
+/// Leaves nothing behind that runs or is mounted.
+fn end_well_when_interrupted() {
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            process::kill_all();
+            disk::unmount_all();
+            std::process::exit(130);
+        }
+    });
+}
+
 fn torture(options: &Options) -> ExitCode {
+    end_well_when_interrupted();
     let stores = StoreKind::ALL.into_iter().filter(|store| ["both", store.name()].contains(&options.store.as_str()));
     let by_the_clock = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -1,9 +1,11 @@
 //! A child process that is killed, stopped and started again, with everything it prints in one file.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,16 @@ const POLL: Duration = Duration::from_millis(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Exit code of a program of which a thread panicked.
 const PANICKED: i32 = 70;
+
+/// Every child that runs, so that none is left when the suite is interrupted.
+static LIVING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Kills every child. None can be started after it.
+pub fn kill_all() {
+    let living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+    living.iter().for_each(|&pid| signal(pid, "KILL"));
+    std::mem::forget(living);
+}
 
 /// A process and how to start it.
 pub struct Supervised {
@@ -71,7 +83,11 @@ impl Supervised {
         self.born_at = log.metadata()?.len();
         let mut command = (self.command)();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some(command.spawn()?);
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
+        living.insert(child.id());
+        self.child = Some(child);
+        drop(living);
         (self.ready, self.stopped, self.draining) = (false, false, None);
         Ok(())
     }
@@ -105,7 +121,7 @@ impl Supervised {
             return Ok(());
         };
         let served = self.is_ready();
-        self.child = None;
+        self.forget();
         if (served && !self.mortal) || status.code() == Some(PANICKED) {
             return Err(format!("{} ended by itself: {status}, see {}", self.name, self.log.display()));
         }
@@ -113,10 +129,11 @@ impl Supervised {
     }
 
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
+        self.forget();
         (self.stopped, self.wanted) = (false, false);
     }
 
@@ -152,7 +169,7 @@ impl Supervised {
         let deadline = Instant::now() + DRAIN_LIMIT;
         while let Some(child) = &mut self.child {
             if let Ok(Some(status)) = child.try_wait() {
-                self.child = None;
+                self.forget();
                 return Ok(Some(status));
             }
             if Instant::now() >= deadline {
@@ -162,6 +179,13 @@ impl Supervised {
             thread::sleep(POLL);
         }
         Ok(None)
+    }
+
+    /// After its end: the number may be another process's soon.
+    fn forget(&mut self) {
+        if let Some(child) = self.child.take() {
+            LIVING.lock().unwrap_or_else(PoisonError::into_inner).remove(&child.id());
+        }
     }
 
     fn drains_too_long(&self) -> String {

@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::disk;
 use crate::plan::{Means, Plan, StoreKind};
 use crate::process::signal;
 use crate::report::Figures;
 use crate::run::{self, Outcome};
-use crate::world;
 
 /// Seeds that once failed: a store, a seed and the seconds of each line.
 const SEEDS: &str = include_str!("seeds.txt");
@@ -140,9 +140,9 @@ fn say_means(order: &Order) {
 
 fn can_mount() -> bool {
     let Ok(directory) = tempfile::tempdir() else { return false };
-    let mounted = world::mount_small(directory.path()).unwrap_or(false);
+    let mounted = disk::mount(directory.path()).unwrap_or(false);
     if mounted {
-        let _ = Command::new("umount").arg("-l").arg(directory.path()).status();
+        disk::unmount(directory.path());
     }
     mounted
 }

@@ -10,18 +10,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::disk;
 use crate::plan::{Plan, StoreKind};
 use crate::process::{Supervised, signal};
+use crate::programs;
 use crate::proxy::{Mode, Proxy};
-use crate::receiver;
 use crate::schedule::{Act, Link, Part};
 
 /// Every ingestor has an address of its own, so that this port is free on it.
 const PORT: u16 = 20_070;
 /// Between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(100);
-/// The embedded store's own file system.
-const DISK_BYTES: u64 = 64 << 20;
 
 /// Everything that runs in one run. Ends with it.
 pub struct World {
@@ -68,7 +67,7 @@ impl World {
         if plan.store == StoreKind::Embedded && mount {
             let data = directory.join("ingestor-0/data");
             fs::create_dir_all(&data)?;
-            mounted = mount_small(&data)?;
+            mounted = disk::mount(&data)?;
         }
         let mut settings = Vec::new();
         let mut ingestors = Vec::new();
@@ -89,22 +88,22 @@ impl World {
             settings.push(own.clone());
             let program = program.to_owned();
             let command = move || {
-                let mut command = self::command(&program, &home, &own);
+                let mut command = programs::command(&program, &home, &own);
                 command.arg("serve");
                 command
             };
             let name = format!("ingestor-{node}");
             ingestors.push(Supervised::new(&name, directory, "pulses are taken at", false, command));
         }
-        let redis = (plan.store == StoreKind::Redis).then(|| redis(directory, redis_socket));
-        let world = World {
+        let redis = (plan.store == StoreKind::Redis).then(|| programs::redis(directory, redis_socket));
+        Ok(World {
             directory: directory.to_owned(),
             sockets,
             program: program.to_owned(),
             clocks: vec![(0, 0); ingestors.len()],
             ingestors,
             redis,
-            receiver: receive(directory, receiver_socket)?,
+            receiver: programs::receive(directory, receiver_socket)?,
             store_links,
             receiver_links,
             settings,
@@ -113,8 +112,7 @@ impl World {
             mounted,
             looked: Instant::now(),
             complaints: Vec::new(),
-        };
-        Ok(world)
+        })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -240,7 +238,7 @@ impl World {
 
     /// Runs a command of the program with the settings of the first ingestor.
     pub fn run(&self, args: &[&str]) -> io::Result<Output> {
-        command(&self.program, &self.directory.join("ingestor-0"), &self.settings[0]).args(args).output()
+        programs::command(&self.program, &self.directory.join("ingestor-0"), &self.settings[0]).args(args).output()
     }
 
     fn parts(&self) -> Vec<Part> {
@@ -287,13 +285,13 @@ impl World {
     }
 
     fn set_answer(&mut self, mode: &str, often: u64) {
-        let written = replace(&self.directory.join("receiver.faults"), &format!("{mode} {often}"));
+        let written = programs::replace(&self.directory.join("receiver.faults"), &format!("{mode} {often}"));
         self.complaints.extend(written.err().map(|error| format!("the receiver's faults: {error}")));
     }
 
     fn set_clock(&mut self, node: usize, now: i64, most: i64) {
         self.clocks[node] = (now, most);
-        let written = replace(&self.directory.join(format!("clock-{node}")), &now.to_string());
+        let written = programs::replace(&self.directory.join(format!("clock-{node}")), &now.to_string());
         self.complaints.extend(written.err().map(|error| format!("the clock: {error}")));
     }
 
@@ -322,28 +320,33 @@ impl World {
     }
 
     fn fill_disk(&mut self, full: bool) {
-        let ballast = self.directory.join("ingestor-0/data/ballast");
-        if !self.mounted {
-            return;
-        }
-        if !full {
-            let _ = fs::remove_file(ballast);
-            return;
-        }
-        if let Ok(mut file) = fs::File::create(ballast) {
-            let zeroes = vec![0; 1 << 20];
-            while file.write_all(&zeroes).is_ok() {}
-            // The last pages, one by one.
-            while file.write_all(&zeroes[..4096]).is_ok() {}
+        let data = self.directory.join("ingestor-0/data");
+        match (self.mounted, full) {
+            (false, _) => {}
+            (true, true) => disk::fill(&data),
+            (true, false) => disk::clear(&data),
         }
     }
 
     fn fail_sync(&mut self, part: Part, length: Duration) {
         let Some(pid) = self.part(part).and_then(|process| process.pid()) else { return };
-        // A process must not be left to a tracer for longer than the fault lasts.
+        // A process must not be left to its tracer for longer than the fault lasts; one that was killed meanwhile may keep
+        // strace waiting for ever, and is not gone before strace is.
         let seconds = format!("{}.{:03}", length.as_secs(), length.subsec_millis());
         let mut command = Command::new("timeout");
-        command.args(["-s", "INT", &seconds, "strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+        command.args([
+            "-k",
+            "1",
+            "-s",
+            "INT",
+            &seconds,
+            "strace",
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fsync,fdatasync",
+        ]);
         command.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()]);
         match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(tracer) => self.tracers.push(tracer),
@@ -359,9 +362,7 @@ impl Drop for World {
         }
         self.ingestors.iter_mut().for_each(Supervised::kill);
         if self.mounted {
-            let data = self.directory.join("ingestor-0/data");
-            // Lazily: a process that was killed a moment ago may still hold it.
-            let _ = Command::new("umount").arg("-l").arg(data).status();
+            disk::unmount(&self.directory.join("ingestor-0/data"));
         }
         let _ = fs::remove_dir_all(&self.sockets);
     }
@@ -371,51 +372,4 @@ fn end_tracer(mut tracer: Child) {
     // timeout passes it on to strace, which lets go of the process.
     signal(tracer.id(), "INT");
     let _ = tracer.wait();
-}
-
-fn command(program: &Path, home: &Path, settings: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(home).env_clear().envs(settings);
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
-}
-
-fn redis(directory: &Path, socket: PathBuf) -> Supervised {
-    let home = directory.join("redis");
-    let command = move || {
-        // Made here, so that a failure shows as Redis's own.
-        let _ = fs::create_dir_all(&home);
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction"]);
-        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
-        command.arg("--unixsocket").arg(&socket).arg("--dir").arg(&home);
-        command
-    };
-    Supervised::new("redis", directory, "eady to accept connections", true, command)
-}
-
-fn receive(directory: &Path, socket: PathBuf) -> io::Result<Supervised> {
-    let own = std::env::current_exe()?;
-    let (journal, faults) = (directory.join("receiver.journal"), directory.join("receiver.faults"));
-    replace(&faults, "ok 0")?;
-    let command = move || {
-        let mut command = Command::new(&own);
-        command.arg("receiver").arg(&socket).arg(&journal).arg(&faults);
-        command
-    };
-    Ok(Supervised::new("receiver", directory, receiver::READY, false, command))
-}
-
-/// Writes a file whole, for a reader that may look at any moment.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let next = path.with_extension("next");
-    fs::write(&next, text)?;
-    fs::rename(next, path)
-}
-
-/// Mounts a file system of its own at a directory; returns whether this machine lets it.
-pub fn mount_small(directory: &Path) -> io::Result<bool> {
-    let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "torture"]).arg(directory);
-    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
 }

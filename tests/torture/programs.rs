@@ -1,0 +1,53 @@
+//! How each program of a world is started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::Supervised;
+use crate::receiver;
+
+/// The program under test in its directory, with these settings and nothing of this shell's.
+pub fn command(program: &Path, home: &Path, settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(home).env_clear().envs(settings);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// A Redis that has every command on its disk before it answers.
+pub fn redis(directory: &Path, socket: PathBuf) -> Supervised {
+    let home = directory.join("redis");
+    let command = move || {
+        // Made here, so that a failure shows as Redis's own.
+        let _ = fs::create_dir_all(&home);
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction"]);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.arg("--unixsocket").arg(&socket).arg("--dir").arg(&home);
+        command
+    };
+    Supervised::new("redis", directory, "eady to accept connections", true, command)
+}
+
+/// The receiver: this program itself.
+pub fn receive(directory: &Path, socket: PathBuf) -> io::Result<Supervised> {
+    let own = std::env::current_exe()?;
+    let (journal, faults) = (directory.join("receiver.journal"), directory.join("receiver.faults"));
+    replace(&faults, "ok 0")?;
+    let command = move || {
+        let mut command = Command::new(&own);
+        command.arg("receiver").arg(&socket).arg(&journal).arg(&faults);
+        command
+    };
+    Ok(Supervised::new("receiver", directory, receiver::READY, false, command))
+}
+
+/// Writes a file whole, for a reader that may look at any moment.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let next = path.with_extension("next");
+    fs::write(&next, text)?;
+    fs::rename(next, path)
+}
