@@ -65,7 +65,7 @@ struct Options {
     #[arg(long, default_value = "both", value_parser = ["redis", "embedded", "both"])]
     store: String,
     /// Runs at the same time
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6)]
     jobs: usize,
     /// Keeps the logs and journals of every run here; those of failed runs are kept anyway
     #[arg(long, value_name = "DIR")]
