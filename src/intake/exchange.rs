@@ -249,10 +249,16 @@ impl Exchange {
         if announced > max_bytes {
             return Err(BodyError::TooLong);
         }
-        let (mut body, mut length) = (vec![0; READ_AHEAD.min(announced as usize + 1)], 0);
+        // One byte more than is announced, in which the end is read: what holds it all never grows.
+        let expected = self.request.body_length().map_or(READ_AHEAD, |announced| announced + 1);
+        let (mut body, mut length) = (Vec::with_capacity(expected), 0);
         loop {
             if length == body.len() {
-                body.resize(length + READ_AHEAD, 0);
+                let step = match expected.saturating_sub(length) {
+                    0 => READ_AHEAD,
+                    left => left.min(READ_AHEAD),
+                };
+                body.resize(length + step, 0);
             }
             match self.request.as_reader().read(&mut body[length..]) {
                 Ok(0) => break,
