@@ -142,7 +142,7 @@ local function store(i)
   add(lo_key, field, hi_key, field, lo, hi == '' and '0' or hi)
 end
 
-local verdicts, fresh, all_stored = {}, {}, true
+local verdicts, fresh = {}, {}
 for i = 1, count do
   local field, id = fields[i], identities[i]
   local verdict, content = 'S', id and known[id]
@@ -163,7 +163,6 @@ for i = 1, count do
     end
   else
     leave_out(field, amounts[i])
-    all_stored = false
   end
   verdicts[i] = verdict
 end
@@ -189,6 +188,6 @@ for unit, total in pairs(totals) do
   end
 end
 
-local answer = all_stored and string.rep('S', count) or table.concat(verdicts)
+local answer = table.concat(verdicts)
 redis.call('SET', writer, ARGV[1] .. ' ' .. answer, 'PX', ARGV[2])
 return answer
