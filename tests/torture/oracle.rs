@@ -70,13 +70,6 @@ pub struct Evidence {
     pub ledger: Option<Value>,
 }
 
-/// How much was checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Checked {
-    pub batches: u64,
-    pub windows: u64,
-}
-
 /// As many of a kind are named.
 const NAMED_MAX: usize = 12;
 
@@ -90,10 +83,9 @@ struct Delivered {
 
 type Sums = BTreeMap<Key, u128>;
 
-/// Every rule that is broken.
-pub fn judge(evidence: &Evidence) -> (Vec<Violation>, Checked) {
+/// Every rule that is broken, and how many windows there were.
+pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
     let mut violations = Vec::new();
-    let mut checked = Checked::default();
     let mut broken = |rule, text: String| violations.push(Violation { rule, text });
     one_body(evidence, &mut broken);
     let accepted: Vec<&Post> = evidence.posts.iter().filter(|post| post.verdict == Verdict::Accepted).collect();
@@ -104,7 +96,6 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, Checked) {
     let bodies = accepted.iter().map(|post| (&post.id, &post.body)).chain(dead.iter().map(|(id, body)| (id, body)));
     let mut sums = Sums::new();
     for (id, body) in bodies {
-        checked.batches += 1;
         if let Err(error) = add(&mut sums, body) {
             broken(Rule::Phantom, format!("batch {id} can't be read: {error}"));
         }
@@ -113,8 +104,8 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, Checked) {
     if let Some(ledger) = &evidence.ledger {
         check_ledger(ledger, &sums, evidence, &accepted, &mut broken);
     }
-    checked.windows = windows(evidence, &mut broken);
-    (violations, checked)
+    let windows = windows(evidence, &mut broken);
+    (violations, windows)
 }
 
 fn add(sums: &mut Sums, body: &str) -> Result<(), String> {
@@ -252,13 +243,11 @@ fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
     let mut incarnations = BTreeSet::new();
     let mut shards: BTreeMap<u64, BTreeMap<u64, Generation>> = BTreeMap::new();
     for post in &evidence.posts {
-        let parts: Vec<&str> = post.id.split('.').collect();
-        let number = |place: usize| parts.get(place).and_then(|part| part.parse::<u64>().ok());
-        let (4, Some(shard), Some(epoch), Some(batch)) = (parts.len(), number(1), number(2), number(3)) else {
+        let Some((incarnation, [shard, epoch, batch])) = read_id(&post.id) else {
             broken(Rule::Windows, format!("{:?} is no batch id", post.id));
             continue;
         };
-        incarnations.insert(parts[0]);
+        incarnations.insert(incarnation);
         let generations = shards.entry(shard).or_default();
         let (start, end, numbers) = generations.entry(epoch).or_insert((&post.start, &post.end, BTreeSet::new()));
         if (*start, *end) != (post.start.as_str(), post.end.as_str()) {
@@ -268,8 +257,7 @@ fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
     }
     // One that was parked may never have come.
     for (id, _) in &evidence.dead_letters {
-        let parts: Vec<u64> = id.split('.').skip(1).filter_map(|part| part.parse().ok()).collect();
-        if let [shard, epoch, batch] = parts[..]
+        if let Some((_, [shard, epoch, batch])) = read_id(id)
             && let Some((_, _, numbers)) = shards.get_mut(&shard).and_then(|epochs| epochs.get_mut(&epoch))
         {
             numbers.insert(batch);
@@ -299,6 +287,13 @@ fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
         }
     }
     count
+}
+
+/// A batch id's incarnation, and its numbers: shard, epoch, batch.
+fn read_id(id: &str) -> Option<(&str, [u64; 3])> {
+    let (incarnation, numbers) = id.split_once('.')?;
+    let numbers: Vec<u64> = numbers.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some((incarnation, numbers.try_into().ok()?))
 }
 
 fn moment(text: &str) -> Option<std::time::SystemTime> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::process::Supervised;
 use crate::receiver;
@@ -43,6 +44,17 @@ pub fn receive(directory: &Path, socket: PathBuf) -> io::Result<Supervised> {
         command
     };
     Ok(Supervised::new("receiver", directory, receiver::READY, false, command))
+}
+
+/// For so long every fsync of a process fails. It must not be left to its tracer for longer; one that was killed
+/// meanwhile may keep strace waiting for ever, and is not gone before strace is.
+pub fn failing_syncs(pid: u32, length: Duration) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "1", "-s", "INT", &format!("{}.{:03}", length.as_secs(), length.subsec_millis())]);
+    command.args(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    command.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Writes a file whole, for a reader that may look at any moment.

@@ -11,7 +11,7 @@ use crate::client::{Client, Shared};
 use crate::http;
 use crate::journal;
 use crate::oracle::{self, Evidence, Rule, Violation};
-use crate::plan::{CLIENTS, Means, Plan};
+use crate::plan::{CLIENTS, Means, Plan, StoreKind};
 use crate::receiver;
 use crate::report::Figures;
 use crate::world::World;
@@ -103,8 +103,8 @@ fn attempt(
     let posts = receiver::read(&world.receiver_journal()).map_err(|error| error.to_string())?;
     figures.count_pulses(&pulses);
     figures.count_posts(&posts);
-    let (found, checked) = oracle::judge(&Evidence { pulses, posts, dead_letters, ledger: ledger.ok() });
-    figures.windows += checked.windows;
+    let (found, windows) = oracle::judge(&Evidence { pulses, posts, dead_letters, ledger: ledger.ok() });
+    figures.windows += windows;
     violations.extend(found);
     // The gravest first.
     violations.sort_by_key(|violation| violation.rule);
@@ -114,7 +114,7 @@ fn attempt(
 /// Does to the world what the schedule says, then ends every fault.
 fn torment(world: &mut World, plan: &Plan, figures: &mut Figures) {
     let start = Instant::now();
-    let processes = plan.ingestors as u64 + 1 + u64::from(plan.store == crate::plan::StoreKind::Redis);
+    let processes = plan.ingestors as u64 + 1 + u64::from(plan.store == StoreKind::Redis);
     for event in plan.events.iter().filter(|event| event.at < plan.length) {
         world.look_until(start + event.at);
         world.act(&event.act);

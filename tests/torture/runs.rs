@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::disk;
 use crate::plan::{Means, Plan, StoreKind};
 use crate::process::signal;
+use crate::programs;
 use crate::report::Figures;
 use crate::run::{self, Outcome};
 
@@ -150,20 +151,7 @@ fn can_mount() -> bool {
 /// Whether strace can take hold of a process that runs already.
 fn can_trace() -> bool {
     let Ok(mut sleeper) = Command::new("sleep").arg("30").stdin(Stdio::null()).spawn() else { return false };
-    let mut strace = Command::new("timeout");
-    strace.args([
-        "-s",
-        "INT",
-        "0.3",
-        "strace",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fsync",
-        "-p",
-        &sleeper.id().to_string(),
-    ]);
-    strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut strace = programs::failing_syncs(sleeper.id(), Duration::from_millis(300));
     // timeout says 124 if strace was still at it; anything else is strace's own failure.
     let traced = strace.status().is_ok_and(|status| status.code() == Some(124));
     signal(sleeper.id(), "KILL");

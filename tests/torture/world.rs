@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -330,25 +330,7 @@ impl World {
 
     fn fail_sync(&mut self, part: Part, length: Duration) {
         let Some(pid) = self.part(part).and_then(|process| process.pid()) else { return };
-        // A process must not be left to its tracer for longer than the fault lasts; one that was killed meanwhile may keep
-        // strace waiting for ever, and is not gone before strace is.
-        let seconds = format!("{}.{:03}", length.as_secs(), length.subsec_millis());
-        let mut command = Command::new("timeout");
-        command.args([
-            "-k",
-            "1",
-            "-s",
-            "INT",
-            &seconds,
-            "strace",
-            "-f",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=fsync,fdatasync",
-        ]);
-        command.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()]);
-        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+        match programs::failing_syncs(pid, length).spawn() {
             Ok(tracer) => self.tracers.push(tracer),
             Err(error) => self.complaints.push(format!("strace can't be started: {error}")),
         }
