@@ -113,10 +113,24 @@ pub struct OutboxEntry {
     pub due: Timestamp,
     /// Attempts begun so far.
     pub attempts: u32,
+    /// As many of them were begun before it was last replayed.
+    pub attempts_before: u32,
     /// When the oldest attempt began that the receiver may have processed without our learning of it.
     pub ambiguous_since: Option<Timestamp>,
     /// What the last attempt said.
     pub last_error: Option<String>,
+}
+
+impl OutboxEntry {
+    /// The number of the attempt that comes next, from 1.
+    pub fn next_attempt(&self) -> u32 {
+        self.attempts.saturating_add(1)
+    }
+
+    /// How many attempts will have failed since it was frozen or last replayed, if the next one does too.
+    pub fn failures_with_next(&self) -> u32 {
+        self.next_attempt().saturating_sub(self.attempts_before)
+    }
 }
 
 /// What a delivery attempt's end means for the batch.
@@ -126,6 +140,8 @@ pub enum Settlement {
     Confirm,
     /// Try again after a delay.
     Retry {
+        /// The attempt that ended; see [`crate::store::Store::settle`].
+        attempt: u32,
         /// From now, by the store's clock.
         delay: Duration,
         /// See [`OutboxEntry::ambiguous_since`].
@@ -135,6 +151,10 @@ pub enum Settlement {
     },
     /// Keep it whole among the dead letters.
     DeadLetter {
+        /// The attempt that was refused, or the last one known of; see [`crate::store::Store::settle`].
+        attempt: u32,
+        /// See [`OutboxEntry::ambiguous_since`]: kept, and what holds after a replay.
+        ambiguous_since: Option<Timestamp>,
         /// For the operator.
         reason: String,
     },

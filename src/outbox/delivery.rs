@@ -162,17 +162,12 @@ impl Delivery {
                  forgotten its id; ask the receiver, then replay or keep it"
             );
             log::error!("batch {id}: {reason}");
-            return self.store.settle(token, id, &Settlement::DeadLetter { reason });
+            // Whoever replays it has asked the receiver: nothing is ambiguous then.
+            let settlement = Settlement::DeadLetter { attempt: entry.attempts, ambiguous_since: None, reason };
+            return self.store.settle(token, id, &settlement);
         }
-        match self.store.begin_attempt(token, id) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) => {
-                // It may have been noted all the same, and nothing was sent.
-                let (delay, ambiguous_since) = (PAUSE_AFTER_ERROR, entry.ambiguous_since);
-                let settlement = Settlement::Retry { delay, ambiguous_since, error: error.to_string() };
-                return self.store.settle(token, id, &settlement).and(Err(error));
-            }
+        if !self.store.begin_attempt(token, id)? {
+            return Ok(());
         }
         let started = Instant::now();
         let verdict = self.courier.post(&entry.batch);
@@ -187,31 +182,34 @@ impl Delivery {
     }
 
     fn judge(&self, entry: &OutboxEntry, begun: Timestamp, verdict: Verdict) -> (AttemptResult, Settlement) {
-        let id = &entry.batch.id;
+        let (id, attempt) = (&entry.batch.id, entry.next_attempt());
         match verdict {
             Verdict::Confirmed => {
                 self.destination_works();
                 (AttemptResult::Confirmed, Settlement::Confirm)
             }
             Verdict::Retry { ambiguous, not_before, error } => {
-                let failures = entry.attempts.saturating_add(1);
-                let delay = Backoff::DELIVERY.delay(failures, fastrand::f64()).max(not_before);
-                log::warn!("batch {id}: attempt {failures} failed, the next one in {delay:.1?}: {error}");
+                let delay = Backoff::DELIVERY.delay(entry.failures_with_next(), fastrand::f64()).max(not_before);
+                log::warn!("batch {id}: attempt {attempt} failed, the next one in {delay:.1?}: {error}");
                 // An attempt that was surely not processed leaves what was known before it.
                 let ambiguous_since = entry.ambiguous_since.or(ambiguous.then_some(begun));
-                (AttemptResult::Retry, Settlement::Retry { delay, ambiguous_since, error })
+                (AttemptResult::Retry, Settlement::Retry { attempt, delay, ambiguous_since, error })
             }
             Verdict::Refused(reason) => {
                 self.destination_works();
                 log::error!("batch {id}: refused for good, kept among the dead letters: {reason}");
-                (AttemptResult::DeadLetter, Settlement::DeadLetter { reason })
+                (
+                    AttemptResult::DeadLetter,
+                    Settlement::DeadLetter { attempt, ambiguous_since: entry.ambiguous_since, reason },
+                )
             }
             Verdict::Misconfigured(error) => {
                 let delay = self.breaker().open(Instant::now(), fastrand::f64());
                 log::error!(
                     "all deliveries pause for {delay:.1?}, check API_URL_SENDER and SENDER_AUTHORIZATION: {error}"
                 );
-                (AttemptResult::Paused, Settlement::Retry { delay, ambiguous_since: entry.ambiguous_since, error })
+                let ambiguous_since = entry.ambiguous_since;
+                (AttemptResult::Paused, Settlement::Retry { attempt, delay, ambiguous_since, error })
             }
         }
     }
@@ -239,5 +237,52 @@ impl Delivery {
         if let (Ok(true), Ok(now)) = (caught_up(), self.store.now()) {
             self.metrics.set_last_successful_cycle(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::observer::NoObserver;
+    use crate::store::contract::{Deliverer, SHORT, add, key, plain, settings, wait_until};
+    use crate::store::embedded::EmbeddedStore;
+
+    const MEMORY: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_was_in_doubt_before_a_refusal_is_parked_after_the_replay() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap());
+        add(&*store, &[plain(&key("a", "sku"), 1)]);
+        let deliverer = Deliverer::new(&*store);
+        deliverer.toggle();
+        let id = deliverer.freeze_all(10).remove(0).id;
+        let token = deliverer.token(0);
+        let receiver = ReceiverSettings {
+            url: "http://127.0.0.1:1".to_owned(),
+            authorization: None,
+            concurrency: 1,
+            timeout: MEMORY,
+            dedup_window: MEMORY,
+        };
+        let delivery = Delivery::new(store.clone(), receiver, Leases::new(), Metrics::default(), Arc::new(NoObserver));
+
+        // The first attempt ends in a crash, the second one is refused.
+        assert!(store.begin_attempt(token, &id).unwrap());
+        let entry = deliverer.only_entry();
+        assert!(store.begin_attempt(token, &id).unwrap());
+        let (_, refused) = delivery.judge(&entry, store.now().unwrap(), Verdict::Refused("422".to_owned()));
+        store.settle(token, &id, &refused).unwrap();
+        assert!(store.replay(&id).unwrap());
+
+        wait_until(&*store, entry.ambiguous_since.unwrap().after(MEMORY * 2));
+        delivery.deliver(&deliverer.only_entry(), token).unwrap();
+        let parked = store.dead_letters(1).unwrap().remove(0);
+        assert!(parked.reason.starts_with("parked"), "{}", parked.reason);
+        assert_eq!(parked.attempts, 2, "nothing was sent");
+
+        // Whoever replays it now has asked the receiver.
+        assert!(store.replay(&id).unwrap());
+        assert_eq!(deliverer.only_entry().ambiguous_since, None);
     }
 }

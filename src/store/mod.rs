@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::pulse::{Aggregate, AggregateKey, PulseId};
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 pub mod redis;
 
@@ -205,10 +205,12 @@ pub trait Store: Send + Sync {
     fn due(&self, shard: u16, limit: usize, except: &[BatchId]) -> Result<Vec<OutboxEntry>, StoreError>;
 
     /// Notes, before a POST, that an attempt begins: from here its outcome is ambiguous until it is settled.
-    /// Returns whether the batch is still in the outbox.
+    /// Returns whether the batch is still in the outbox. If it fails, the attempt may have been noted all the same; nobody
+    /// takes the note back, since that could meet the note of a later attempt.
     fn begin_attempt(&self, token: FencingToken, id: &BatchId) -> Result<bool, StoreError>;
 
-    /// Says how an attempt ended. Does nothing for a batch that is no longer in the outbox.
+    /// Says how an attempt ended. Does nothing for a batch that is no longer in the outbox, nor, unless it confirms, once an
+    /// attempt later than the settlement's own has begun: it may come late, and knows nothing about that one.
     fn settle(&self, token: FencingToken, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError>;
 
     /// Depth of outbox and dead letters.
@@ -220,7 +222,8 @@ pub trait Store: Send + Sync {
     /// Up to `limit` dead letters, oldest first.
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Puts a dead letter back into the outbox, due now, under its own id and bytes. Returns whether there was one.
+    /// Puts a dead letter back into the outbox, due now, under its own id and bytes. What its earlier attempts left
+    /// ambiguous stays so, and they still count: only the backoff starts anew. Returns whether there was one.
     fn replay(&self, id: &BatchId) -> Result<bool, StoreError>;
 
     /// The ledger, each shard read in one atomic step.

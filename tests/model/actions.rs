@@ -134,8 +134,7 @@ impl Config {
         // Nobody stalls, and nothing is on its way to the receiver, for longer than its memory lasts.
         let is_posting = |phase| matches!(phase, Phase::Begun | Phase::Posted);
         let is_calm = state.late_post.is_none() && !state.senders.iter().any(|sender| is_posting(sender.job.phase));
-        let is_known_flaw = !self.flaws && state.spent[Event::Replay as usize] > 0;
-        if state.days < self.days && is_calm && !is_known_flaw {
+        if state.days < self.days && is_calm {
             actions.push(Action::EndDay);
         }
         if let Some(replica) = &state.replica
@@ -172,7 +171,7 @@ impl Config {
             Action::React(sender, reaction) => receiver::react(state, sender, reaction),
             Action::Settle(sender) => deliver::settle(self, state, sender),
             Action::SchedulerError(sender) => deliver::scheduler_error(state, sender),
-            Action::DeliveryError(sender) => deliver::delivery_error(state, sender),
+            Action::DeliveryError(sender) => deliver::delivery_error(self, state, sender),
             Action::CrashSender(sender) => deliver::crash(state, sender),
             Action::Delay(step) => state.late_step = Some(step),
             Action::ExecuteLateStep => {
@@ -181,7 +180,7 @@ impl Config {
                 }
             }
             Action::PostArrivesLate => receiver::post_arrives_late(state),
-            Action::Replay(batch) => state.store.replay(batch),
+            Action::Replay(batch) => state.store.replay(self, batch),
             Action::EndLease => state.store.lease_over = true,
             Action::EndWindow => state.hours += 1,
             Action::EndDedupWindow => state.dedup_windows += 1,

@@ -34,8 +34,6 @@ pub struct Config {
     pub wait: bool,
     /// Whether sealed generations are frozen and delivered, or only toggled.
     pub delivers: bool,
-    /// Whether it goes where the protocol is known to fail: see `main.rs`.
-    pub flaws: bool,
     pub events: &'static [(Event, u8)],
 }
 

@@ -117,8 +117,7 @@ fn job_actions(config: &Config, state: &State, index: usize, actions: &mut Vec<A
         Phase::Posted => receiver::reactions(config, state, index, actions),
         Phase::Ended(settlement) => {
             actions.push(Action::Settle(index));
-            let is_known_flaw = !config.flaws && config.days > 0 && matches!(settlement, Settlement::Retry(_));
-            if may_delay && !is_known_flaw {
+            if may_delay {
                 let (token, batch, attempt) = (job.token, job.batch, job.attempt);
                 actions.push(Action::Delay(Step::Settle { token, batch, attempt, settlement }));
             }
@@ -264,9 +263,11 @@ pub fn take(state: &mut State, index: usize, batch: usize) {
 
 /// The first half of `Delivery::deliver`: parks the batch, or notes the attempt.
 pub fn begin(config: &Config, state: &mut State, index: usize) {
-    let Job { batch, token, since, .. } = state.senders[index].job;
+    let Job { batch, token, since, attempt, .. } = state.senders[index].job;
     if since != NONE && state.days > since {
-        state.senders[index].job.phase = Phase::Ended(Settlement::Dead);
+        let job = &mut state.senders[index].job;
+        // This one never begins: parked by what the one before it left.
+        (job.phase, job.attempt) = (Phase::Ended(Settlement::Dead(NONE)), attempt - 1);
         return;
     }
     match execute(config, state, Step::Attempt { token, batch, day: state.days }) {
@@ -283,11 +284,11 @@ fn after_delivery_step(state: &mut State, index: usize, answer: Answer) {
     }
 }
 
-/// A call of the delivery is not answered. When the attempt was not noted for sure, the note is taken back.
-pub fn delivery_error(state: &mut State, index: usize) {
+/// A call of the delivery is not answered. What it did, if anything, stays.
+pub fn delivery_error(config: &Config, state: &mut State, index: usize) {
     let job = &mut state.senders[index].job;
     match job.phase {
-        Phase::Taken | Phase::Begun => job.phase = Phase::Ended(Settlement::Retry(job.since)),
+        Phase::Taken if config.is(Mutant::NoteTakenBack) => job.phase = Phase::Ended(Settlement::Retry(job.since)),
         _ => *job = Job::default(),
     }
 }

@@ -35,6 +35,14 @@ pub enum Mutant {
     ConfirmedAlways,
     /// `settle.lua` does not note that an attempt begins.
     AttemptNotNoted,
+    /// `settle.lua` does not look at the number of the attempt that is settled.
+    LateSettled,
+    /// `delivery.rs::Delivery::deliver` takes the note back when `Store::begin_attempt` failed.
+    NoteTakenBack,
+    /// `settle.lua` forgets at a replay since when the batch is ambiguous.
+    ReplayForgets,
+    /// `settle.lua` counts attempts from 0 again after a replay.
+    ReplayStartsAnew,
     /// `store.rs::RedisStore::replicated_step` does not wait for the replicas.
     AttemptNotReplicated,
     /// `writer.rs::RedisWriter::attempt` does not wait for the replicas.

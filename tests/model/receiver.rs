@@ -60,7 +60,7 @@ pub fn react(state: &mut State, index: usize, reaction: Reaction) {
             ambiguous
         }
         Reaction::Busy => Settlement::Retry(since),
-        Reaction::Refuses => Settlement::Dead,
+        Reaction::Refuses => Settlement::Dead(since),
     };
     state.senders[index].job.phase = Phase::Ended(settlement);
 }

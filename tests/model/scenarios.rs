@@ -23,7 +23,6 @@ const NOTHING: Config = Config {
     days: 0,
     wait: false,
     delivers: false,
-    flaws: false,
     events: &[],
 };
 
@@ -129,14 +128,6 @@ pub const LOSS: Config = Config {
     events: &[(Event::Failover, 1), (Event::Break, 1)],
     ..NOTHING
 };
-
-/// For the first known flaw: the receiver is busy, the retry is delayed on its way, the next attempt is counted unheard.
-pub const LATE_RETRY: &[(Event, u8)] =
-    &[(Event::LateStep, 1), (Event::Busy, 1), (Event::AnswerLost, 1), (Event::SenderCrash, 1)];
-
-/// For the second: a POST is counted late, the next attempt is refused, and after its replay the batch waits for longer
-/// than the receiver remembers.
-pub const REPLAYED_AND_WAITING: &[(Event, u8)] = &[(Event::PostLost, 1), (Event::Refused, 1), (Event::Replay, 1)];
 
 /// For an old holder whose settlement comes late.
 pub const OLD_HOLDER: &[(Event, u8)] = &[(Event::Busy, 1), (Event::AnswerLost, 1), (Event::SenderError, 1)];

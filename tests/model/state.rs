@@ -202,7 +202,8 @@ pub enum Settlement {
     Confirm,
     /// With the day since which it is ambiguous.
     Retry(u8),
-    Dead,
+    /// The same.
+    Dead(u8),
 }
 
 /// A batch in flight: `outbox/delivery.rs::Delivery::deliver`.
@@ -212,7 +213,7 @@ pub struct Job {
     pub batch: u8,
     pub token: u8,
     pub since: u8,
-    /// The attempt that this is: what `attempts` was when it was taken, plus one.
+    /// The attempt that this is: what `attempts` was when it was taken, plus one. Without, if it is parked.
     pub attempt: u8,
     pub body: Sums,
 }

@@ -216,7 +216,9 @@ impl Store {
         if batch.place != Place::Outbox {
             return Answer::No;
         }
-        let _ = attempt;
+        if settlement != Settlement::Confirm && batch.attempts > attempt && !config.is(Mutant::LateSettled) {
+            return Answer::No;
+        }
         let sum = total(&batch.body);
         match settlement {
             Settlement::Retry(since) => batch.since = since,
@@ -224,8 +226,8 @@ impl Store {
                 (batch.place, batch.body, batch.since, batch.attempts) = (Place::Absent, [0; KEYS], NONE, 0);
                 move_counter(&mut self.outbox, &mut self.delivered, sum);
             }
-            Settlement::Dead => {
-                batch.place = Place::Dead;
+            Settlement::Dead(since) => {
+                (batch.place, batch.since) = (Place::Dead, since);
                 move_counter(&mut self.outbox, &mut self.dead, sum);
             }
         }
@@ -233,9 +235,15 @@ impl Store {
     }
 
     /// `settle.lua`, step `replay`.
-    pub fn replay(&mut self, batch: usize) {
+    pub fn replay(&mut self, config: &Config, batch: usize) {
         let batch = &mut self.batches[batch];
-        (batch.place, batch.since, batch.attempts) = (Place::Outbox, NONE, 0);
+        batch.place = Place::Outbox;
+        if config.is(Mutant::ReplayForgets) {
+            batch.since = NONE;
+        }
+        if config.is(Mutant::ReplayStartsAnew) {
+            batch.attempts = 0;
+        }
         move_counter(&mut self.dead, &mut self.outbox, total(&batch.body));
     }
 

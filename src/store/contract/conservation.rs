@@ -25,7 +25,7 @@ pub fn every_step_balances(open: Open<'_>) {
     assert_eq!(columns(balanced(&*store)), [none, none, total, none, none]);
     let (id, token) = (&batches[0].id, deliverer.token(batches[0].shard));
     store.begin_attempt(token, id).unwrap();
-    store.settle(token, id, &Settlement::DeadLetter { reason: "no".to_owned() }).unwrap();
+    store.settle(token, id, &dead_letter(1)).unwrap();
     assert_eq!(columns(balanced(&*store)), [none, none, none, none, total]);
     assert!(store.replay(id).unwrap());
     assert_eq!(columns(balanced(&*store)), [none, none, total, none, none]);
@@ -34,6 +34,10 @@ pub fn every_step_balances(open: Open<'_>) {
     assert_eq!(columns(ledger), [none, none, none, total, none]);
     assert_eq!(ledger.acknowledged, total);
     assert!(ledger.at_rest());
+}
+
+fn dead_letter(attempt: u32) -> Settlement {
+    Settlement::DeadLetter { attempt, ambiguous_since: None, reason: "no".to_owned() }
 }
 
 /// What the model knows: sums by place, and the ids that were added.
@@ -152,10 +156,11 @@ fn settle_some(deliverer: &Deliverer<'_>, model: &mut Model, random: &mut Random
     let Some(id) = model.outbox.keys().nth(random.below(model.outbox.len().max(1))).cloned() else { return };
     let token = deliverer.token(id.shard().unwrap());
     assert!(deliverer.store.begin_attempt(token, &id).unwrap());
+    let attempts = deliverer.outbox().into_iter().find(|entry| entry.batch.id == id).unwrap().attempts;
     let settlement = match random.below(4) {
         0 | 1 => Settlement::Confirm,
-        2 => Settlement::DeadLetter { reason: "no".to_owned() },
-        _ => Settlement::Retry { delay: SHORT, ambiguous_since: None, error: "later".to_owned() },
+        2 => dead_letter(attempts),
+        _ => Settlement::Retry { attempt: attempts, delay: SHORT, ambiguous_since: None, error: "later".to_owned() },
     };
     deliverer.store.settle(token, &id, &settlement).unwrap();
     match settlement {

@@ -26,8 +26,12 @@ fn ids(entries: &[OutboxEntry]) -> Vec<BatchId> {
     entries.iter().map(|entry| entry.batch.id.clone()).collect()
 }
 
-fn retry(delay: Duration, ambiguous_since: Option<Timestamp>) -> Settlement {
-    Settlement::Retry { delay, ambiguous_since, error: "503 \"busy\"".to_owned() }
+fn retry(attempt: u32, delay: Duration, ambiguous_since: Option<Timestamp>) -> Settlement {
+    Settlement::Retry { attempt, delay, ambiguous_since, error: "503 \"busy\"".to_owned() }
+}
+
+fn refusal(attempt: u32, ambiguous_since: Option<Timestamp>, reason: &str) -> Settlement {
+    Settlement::DeadLetter { attempt, ambiguous_since, reason: reason.to_owned() }
 }
 
 pub fn due_comes_in_order(open: Open<'_>) {
@@ -42,8 +46,8 @@ pub fn due_comes_in_order(open: Open<'_>) {
     assert_eq!(store.due(shard, 5, &[id(0), id(1), id(2), id(3)]).unwrap(), []);
     // One that failed goes behind those that never did; one that waits is not due, but in the outbox.
     let token = deliverer.token(shard);
-    store.settle(token, &id(0), &retry(Duration::ZERO, None)).unwrap();
-    store.settle(token, &id(1), &retry(LONG_LEASE, None)).unwrap();
+    store.settle(token, &id(0), &retry(0, Duration::ZERO, None)).unwrap();
+    store.settle(token, &id(1), &retry(0, LONG_LEASE, None)).unwrap();
     wait_until(&*store, store.now().unwrap().after(Duration::from_millis(2)));
     assert_eq!(ids(&store.due(shard, 10, &[]).unwrap()), [id(2), id(3), id(0)]);
     assert_eq!(ids(&deliverer.outbox()), [id(2), id(3), id(0), id(1)]);
@@ -71,14 +75,14 @@ pub fn attempts_are_noted(open: Open<'_>) {
     let second = deliverer.only_entry();
     assert_eq!((second.attempts, second.ambiguous_since), (2, Some(began)));
     // Settled as not processed: nothing is ambiguous until the next attempt.
-    store.settle(token, id, &retry(Duration::ZERO, None)).unwrap();
+    store.settle(token, id, &retry(2, Duration::ZERO, None)).unwrap();
     let settled = deliverer.only_entry();
     assert_eq!((settled.attempts, settled.ambiguous_since), (2, None));
     assert_eq!(settled.last_error.as_deref(), Some("503 \"busy\""));
     assert!(store.begin_attempt(token, id).unwrap());
     assert!(deliverer.only_entry().ambiguous_since.unwrap() > began);
     // Settled as ambiguous since then: kept by later attempts.
-    store.settle(token, id, &retry(Duration::ZERO, Some(began))).unwrap();
+    store.settle(token, id, &retry(3, Duration::ZERO, Some(began))).unwrap();
     assert!(store.begin_attempt(token, id).unwrap());
     assert_eq!(deliverer.only_entry().ambiguous_since, Some(began));
     assert_eq!(deliverer.only_entry().batch, batches[0]);
@@ -107,7 +111,7 @@ pub fn a_retry_waits_its_delay(open: Open<'_>) {
     let (deliverer, batches) = with_batches(&*store, 1);
     let (shard, id) = (batches[0].shard, &batches[0].id);
     let before = store.now().unwrap();
-    store.settle(deliverer.token(shard), id, &retry(DELAY, None)).unwrap();
+    store.settle(deliverer.token(shard), id, &retry(0, DELAY, None)).unwrap();
     let after = store.now().unwrap();
     let due = deliverer.only_entry().due;
     assert!(before.after(DELAY) <= due && due <= after.after(DELAY));
@@ -119,6 +123,57 @@ pub fn a_retry_waits_its_delay(open: Open<'_>) {
     assert_eq!(balanced(&*store).outbox, batches[0].totals);
 }
 
+pub fn a_late_settlement_changes_nothing(open: Open<'_>) {
+    let store = open(&settings(SHORT));
+    let (deliverer, batches) = with_batches(&*store, 1);
+    let id = &batches[0].id;
+    let token = deliverer.token(batches[0].shard);
+    for _ in 0..2 {
+        assert!(store.begin_attempt(token, id).unwrap());
+    }
+    let begun = deliverer.only_entry();
+    assert!(begun.ambiguous_since.is_some());
+    for late in [retry(1, LONG_LEASE, None), refusal(1, None, "422"), refusal(0, None, "parked")] {
+        store.settle(token, id, &late).unwrap();
+        assert_eq!(deliverer.only_entry(), begun, "{late:?}");
+    }
+    // Nor after a replay: attempts go on being counted.
+    store.settle(token, id, &refusal(2, None, "422")).unwrap();
+    assert!(store.replay(id).unwrap());
+    assert!(store.begin_attempt(token, id).unwrap());
+    let begun = deliverer.only_entry();
+    assert_eq!((begun.attempts, begun.attempts_before, begun.failures_with_next()), (3, 2, 2));
+    for late in [retry(1, LONG_LEASE, None), retry(2, LONG_LEASE, None), refusal(2, None, "422")] {
+        store.settle(token, id, &late).unwrap();
+        assert_eq!(deliverer.only_entry(), begun, "{late:?}");
+    }
+    // What confirms is true whenever it comes.
+    assert!(store.begin_attempt(token, id).unwrap());
+    store.settle(token, id, &Settlement::Confirm).unwrap();
+    assert_eq!(balanced(&*store).delivered, batches[0].totals);
+}
+
+pub fn what_was_ambiguous_stays_so_after_a_replay(open: Open<'_>) {
+    let store = open(&settings(SHORT));
+    let (deliverer, batches) = with_batches(&*store, 1);
+    let id = &batches[0].id;
+    let token = deliverer.token(batches[0].shard);
+    let replayed = |settlement: Settlement| {
+        assert!(store.begin_attempt(token, id).unwrap());
+        store.settle(token, id, &settlement).unwrap();
+        assert!(store.replay(id).unwrap());
+        deliverer.only_entry().ambiguous_since
+    };
+    // A refused attempt takes its own note back, and leaves what was known before it.
+    assert_eq!(replayed(refusal(1, None, "422")), None);
+    assert!(store.begin_attempt(token, id).unwrap());
+    let began = deliverer.only_entry().ambiguous_since;
+    assert!(began.is_some());
+    assert_eq!(replayed(refusal(3, began, "422")), began);
+    // A parked one: nobody replays it without having asked the receiver.
+    assert_eq!(replayed(refusal(4, None, "parked")), None);
+}
+
 pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     let store = open(&settings(SHORT));
     let (deliverer, batches) = with_batches(&*store, 3);
@@ -126,8 +181,7 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     let token = deliverer.token(shard);
     let refuse = |index: usize, reason: &str| {
         assert!(store.begin_attempt(token, &batches[index].id).unwrap());
-        let settlement = Settlement::DeadLetter { reason: reason.to_owned() };
-        store.settle(token, &batches[index].id, &settlement).unwrap();
+        store.settle(token, &batches[index].id, &refusal(1, None, reason)).unwrap();
         wait_until(&*store, store.now().unwrap().after(Duration::from_millis(2)));
     };
     refuse(1, "422 \"não\"\n");
@@ -144,7 +198,7 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     assert_eq!(deliverer.only_entry().batch, batches[2]);
     // Late news about a dead letter changes nothing.
     store.settle(token, &batches[1].id, &Settlement::Confirm).unwrap();
-    store.settle(token, &batches[1].id, &retry(Duration::ZERO, None)).unwrap();
+    store.settle(token, &batches[1].id, &retry(1, Duration::ZERO, None)).unwrap();
     assert!(!store.begin_attempt(token, &batches[1].id).unwrap());
     assert_eq!(store.dead_letters(10).unwrap(), expected);
     let ledger = balanced(&*store);
@@ -161,7 +215,7 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     let [replayed] = <[_; 1]>::try_from(replayed).unwrap();
     assert_eq!(replayed.batch, batches[1]);
     assert!(replayed.due <= now);
-    assert_eq!((replayed.attempts, replayed.ambiguous_since), (0, None));
+    assert_eq!((replayed.attempts, replayed.attempts_before, replayed.ambiguous_since), (1, 1, None));
     assert_eq!(store.dead_letters(10).unwrap(), expected[1..]);
     balanced(&*store);
     store.settle(token, &batches[1].id, &Settlement::Confirm).unwrap();
@@ -179,9 +233,9 @@ pub fn the_outbox_status_counts(open: Open<'_>) {
     let oldest = status.oldest.unwrap();
     assert!(before <= oldest && oldest < store.now().unwrap());
     // Waiting longer does not make a batch younger.
-    store.settle(token, &batches[0].id, &retry(LONG_LEASE, None)).unwrap();
+    store.settle(token, &batches[0].id, &retry(0, LONG_LEASE, None)).unwrap();
     assert_eq!(store.outbox_status().unwrap().oldest, Some(oldest));
-    store.settle(token, &batches[0].id, &Settlement::DeadLetter { reason: String::new() }).unwrap();
+    store.settle(token, &batches[0].id, &refusal(0, None, "")).unwrap();
     let status = store.outbox_status().unwrap();
     assert_eq!((status.batches, status.dead_letters), (2, 1));
     assert!(status.oldest.unwrap() > oldest);
@@ -198,7 +252,7 @@ pub fn unknown_batches_are_no_error(open: Open<'_>) {
     let id = BatchId::new(store.incarnation(), 0, crate::generation::Epoch(9), 9);
     let token = deliverer.token(0);
     assert!(!store.begin_attempt(token, &id).unwrap());
-    for settlement in [Settlement::Confirm, retry(SHORT, None), Settlement::DeadLetter { reason: "no".to_owned() }] {
+    for settlement in [Settlement::Confirm, retry(1, SHORT, None), refusal(1, None, "no")] {
         store.settle(token, &id, &settlement).unwrap();
     }
     assert!(!store.replay(&id).unwrap());

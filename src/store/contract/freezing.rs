@@ -155,8 +155,14 @@ pub fn a_batch_is_kept_byte_for_byte(open: Open<'_>) {
     assert_eq!(store.freeze(deliverer.token(shard), &batch, &scanned).unwrap(), Frozen::Done);
     let entry = deliverer.only_entry();
     assert!(before <= entry.due && entry.due <= store.now().unwrap(), "due now");
-    let expected =
-        OutboxEntry { batch: batch.clone(), due: entry.due, attempts: 0, ambiguous_since: None, last_error: None };
+    let expected = OutboxEntry {
+        batch: batch.clone(),
+        due: entry.due,
+        attempts: 0,
+        attempts_before: 0,
+        ambiguous_since: None,
+        last_error: None,
+    };
     assert_eq!(entry, expected);
     drop(store);
     let store = open(&settings(NEVER));

@@ -92,11 +92,15 @@ pub fn an_outdated_token_changes_nothing(open: Open<'_>) {
         store.finish(shard, outdated, sealed.epoch),
         store.begin_attempt(outdated, &first.id).map(drop),
         store.settle(outdated, &first.id, &Settlement::Confirm),
-        store.settle(outdated, &first.id, &Settlement::DeadLetter { reason: "late".to_owned() }),
         store.settle(
             outdated,
             &first.id,
-            &Settlement::Retry { delay: LONG_LEASE, ambiguous_since: None, error: "late".to_owned() },
+            &Settlement::DeadLetter { attempt: 9, ambiguous_since: None, reason: "late".to_owned() },
+        ),
+        store.settle(
+            outdated,
+            &first.id,
+            &Settlement::Retry { attempt: 9, delay: LONG_LEASE, ambiguous_since: None, error: "late".to_owned() },
         ),
     ];
     assert_eq!(refused, [const { Err::<(), _>(StoreError::Fenced) }; 7]);

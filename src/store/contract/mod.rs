@@ -4,9 +4,9 @@
 //! call of the closure opens that same store, as a process that starts does. The checks drop a store before they
 //! open it again, and they go through the trait only. They hold for any number of shards.
 //!
-//! What the suite settles beyond the words of the trait: a replayed dead letter starts anew (no attempts, nothing
-//! ambiguous); an empty generation that is due toggles to `true` and leaves no sealed one; a generation's toggle is due at
-//! the boundary it was opened with, also after the interval was changed; settling a batch that is gone is no error.
+//! What the suite settles beyond the words of the trait: an empty generation that is due toggles to `true` and leaves no
+//! sealed one; a generation's toggle is due at the boundary it was opened with, also after the interval was changed;
+//! settling a batch that is gone is no error.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ macro_rules! contract_tests {
                 what_was_not_scanned_is_not_frozen, numbers_follow_each_other, finish_waits_for_the_last_aggregate,
                 a_batch_is_kept_byte_for_byte;
             delivery: due_comes_in_order, attempts_are_noted, confirming_twice_is_harmless, a_retry_waits_its_delay,
-                a_dead_letter_is_kept_and_replayed, the_outbox_status_counts, unknown_batches_are_no_error;
+                a_late_settlement_changes_nothing, a_dead_letter_is_kept_and_replayed,
+                what_was_ambiguous_stays_so_after_a_replay, the_outbox_status_counts, unknown_batches_are_no_error;
             lease: a_holder_renews_under_one_token, another_holder_waits, a_released_lease_is_free,
                 an_ended_lease_is_free, an_outdated_token_changes_nothing;
             conservation: every_step_balances, random_operations_match_a_model;

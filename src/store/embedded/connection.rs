@@ -15,8 +15,10 @@ use crate::store::StoreError;
 const DATABASE_FILE: &str = "ingestor.sqlite3";
 /// Locked by the one process that ingests into the store.
 const LOCK_FILE: &str = "ingestor.lock";
+/// What brings a store of schema version 1, 2, … one version further.
+const MIGRATIONS: [&str; 1] = ["ALTER TABLE batches ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0"];
 /// What `PRAGMA user_version` must say.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// `PRAGMA application_id`: "ICon".
 const APPLICATION_ID: i64 = 0x4943_6f6e;
 /// How long a call waits for another process's transaction, such as the replay of a dead letter.
@@ -85,6 +87,8 @@ pub fn open_or_create(file: &Path, interval: Duration) -> Result<Connection, Sto
     if tables == 0 && version(&connection)? == 0 {
         create_schema(&mut connection, interval)?;
     }
+    check_application(&connection)?;
+    migrate(&mut connection)?;
     check_version(&connection)?;
     settle_recovered(&connection)?;
     if created {
@@ -175,19 +179,42 @@ fn create_schema(connection: &mut Connection, interval: Duration) -> Result<(), 
     Ok(())
 }
 
+/// Brings a store that an older version made up to this one's schema, all of it or nothing.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    let steps = usize::try_from(found - 1).ok().and_then(|done| MIGRATIONS.get(done..)).unwrap_or_default();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in steps {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()?;
+    log::info!("the store's schema was brought from version {found} to version {SCHEMA_VERSION}");
+    Ok(())
+}
+
 fn version(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
-fn check_version(connection: &Connection) -> Result<(), StoreError> {
+fn check_application(connection: &Connection) -> Result<(), StoreError> {
     let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let found = version(connection)?;
     if application != APPLICATION_ID {
         return Err(StoreError::Misconfigured("the database was not made by this program".to_owned()));
     }
+    Ok(())
+}
+
+fn check_version(connection: &Connection) -> Result<(), StoreError> {
+    check_application(connection)?;
+    let found = version(connection)?;
     if found != SCHEMA_VERSION {
+        let hint = if found < SCHEMA_VERSION { "; the server brings it up to date when it starts" } else { "" };
         return Err(StoreError::Misconfigured(format!(
-            "the store has schema version {found}, and this program knows version {SCHEMA_VERSION}"
+            "the store has schema version {found}, and this program knows version {SCHEMA_VERSION}{hint}"
         )));
     }
     Ok(())

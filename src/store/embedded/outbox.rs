@@ -23,7 +23,8 @@ pub fn all(tx: &Connection, limit: usize) -> Result<Vec<OutboxEntry>, StoreError
 
 fn entries(tx: &Connection, condition: &str, parameters: impl Params) -> Result<Vec<OutboxEntry>, StoreError> {
     let mut statement = tx.prepare_cached(&format!(
-        "SELECT {BATCH_COLUMNS}, due_ms, attempts, ambiguous_since_ms, last_error FROM batches
+        "SELECT {BATCH_COLUMNS}, due_ms, attempts, attempts_before, ambiguous_since_ms, last_error
+         FROM batches
          WHERE dead_at_ms IS NULL {condition} ORDER BY due_ms, epoch, number LIMIT ?"
     ))?;
     let rows = statement.query_map(parameters, |row| {
@@ -31,8 +32,9 @@ fn entries(tx: &Connection, condition: &str, parameters: impl Params) -> Result<
             batch: batch(row)?,
             due: moment(row, 7)?,
             attempts: row.get(8)?,
-            ambiguous_since: optional_moment(row, 9)?,
-            last_error: row.get(10)?,
+            attempts_before: row.get(9)?,
+            ambiguous_since: optional_moment(row, 10)?,
+            last_error: row.get(11)?,
         })
     })?;
     let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -68,10 +70,14 @@ pub fn begin_attempt(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bo
     Ok(statement.execute((int(now.0), id.as_str()))? == 1)
 }
 
-/// Settles an attempt, unless the batch has left the outbox.
+/// Settles an attempt, unless the batch has left the outbox, or a later attempt has begun that this knows nothing about.
 pub fn settle(tx: &Connection, now: Timestamp, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError> {
-    let waiting = "SELECT 1 FROM batches WHERE batch_id = ? AND dead_at_ms IS NULL";
-    if tx.prepare_cached(waiting)?.query_row([id.as_str()], |_| Ok(())).optional()?.is_none() {
+    let last_known = match settlement {
+        Settlement::Confirm => u32::MAX,
+        Settlement::Retry { attempt, .. } | Settlement::DeadLetter { attempt, .. } => *attempt,
+    };
+    let waiting = "SELECT 1 FROM batches WHERE batch_id = ? AND dead_at_ms IS NULL AND attempts <= ?";
+    if tx.prepare_cached(waiting)?.query_row((id.as_str(), last_known), |_| Ok(())).optional()?.is_none() {
         return Ok(());
     }
     match settlement {
@@ -80,27 +86,27 @@ pub fn settle(tx: &Connection, now: Timestamp, id: &BatchId, settlement: &Settle
             tx.execute("DELETE FROM batch_totals WHERE batch_id = ?", [id.as_str()])?;
             tx.execute("DELETE FROM batches WHERE batch_id = ?", [id.as_str()])?;
         }
-        Settlement::Retry { delay, ambiguous_since, error } => {
+        Settlement::Retry { delay, ambiguous_since, error, .. } => {
             tx.execute(
                 "UPDATE batches SET due_ms = ?, ambiguous_since_ms = ?, last_error = ? WHERE batch_id = ?",
                 (int(now.after(*delay).0), ambiguous_since.map(|since| int(since.0)), error, id.as_str()),
             )?;
         }
-        Settlement::DeadLetter { reason } => {
+        Settlement::DeadLetter { ambiguous_since, reason, .. } => {
             move_ledger(tx, "outbox", "dead_letters", &batch_totals(tx, id)?)?;
             tx.execute(
-                "UPDATE batches SET dead_at_ms = ?, last_error = ? WHERE batch_id = ?",
-                (int(now.0), reason, id.as_str()),
+                "UPDATE batches SET dead_at_ms = ?, ambiguous_since_ms = ?, last_error = ? WHERE batch_id = ?",
+                (int(now.0), ambiguous_since.map(|since| int(since.0)), reason, id.as_str()),
             )?;
         }
     }
     Ok(())
 }
 
-/// Puts a dead letter back into the outbox, where it starts anew.
+/// Puts a dead letter back into the outbox. Only its backoff starts anew.
 pub fn replay(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, StoreError> {
     let replayed = tx.execute(
-        "UPDATE batches SET dead_at_ms = NULL, due_ms = ?, attempts = 0, ambiguous_since_ms = NULL, last_error = NULL
+        "UPDATE batches SET dead_at_ms = NULL, due_ms = ?, attempts_before = attempts, last_error = NULL
          WHERE batch_id = ? AND dead_at_ms IS NOT NULL",
         (int(now.0), id.as_str()),
     )?;

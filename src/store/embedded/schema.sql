@@ -1,4 +1,4 @@
--- The embedded store, schema version 1 (PRAGMA user_version).
+-- The embedded store, schema version 2 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
 --
 -- Amounts are whole nano-units (1e-9 of the unit) in two limbs: amount_hi * 1e18 + amount_lo, 0 <= amount_lo < 1e18.
 -- The views whose names end in _readable show them as decimal text, and moments as UTC.
@@ -58,6 +58,7 @@ CREATE TABLE batches (
     frozen_at_ms       INTEGER NOT NULL,
     due_ms             INTEGER NOT NULL,
     attempts           INTEGER NOT NULL DEFAULT 0,
+    attempts_before    INTEGER NOT NULL DEFAULT 0,
     ambiguous_since_ms INTEGER,
     last_error         TEXT,
     dead_at_ms         INTEGER,

@@ -56,11 +56,37 @@ fn a_directory_that_is_none_is_refused() {
 fn another_version_or_program_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap());
-    sql(dir.path(), "PRAGMA user_version = 2");
-    check_refused(EmbeddedStore::open(dir.path(), &settings(NEVER)), "schema version 2");
+    for version in ["0", "3", "-1"] {
+        sql(dir.path(), &format!("PRAGMA user_version = {version}"));
+        check_refused(EmbeddedStore::open(dir.path(), &settings(NEVER)), &format!("schema version {version},"));
+    }
     let dir = tempfile::tempdir().unwrap();
     sql(dir.path(), "CREATE TABLE mine (x)");
     check_refused(EmbeddedStore::open(dir.path(), &settings(NEVER)), "not made by this program");
+}
+
+#[test]
+fn a_store_of_an_older_version_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap();
+    add(&store, &[plain(&key("a", "sku"), 5)]);
+    let deliverer = Deliverer::new(&store);
+    deliverer.toggle();
+    let batches = deliverer.freeze_all(10);
+    drop(store);
+    let columns = "SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || ifnull(dflt_value, ''))
+                   FROM (SELECT * FROM pragma_table_info('batches') ORDER BY name)";
+    let fresh = text(dir.path(), columns);
+    sql(dir.path(), "ALTER TABLE batches DROP COLUMN attempts_before; PRAGMA user_version = 1");
+    let refused = EmbeddedStore::attach(dir.path(), &settings(SHORT)).map(drop);
+    assert!(refused.unwrap_err().to_string().contains("the server brings it up to date"));
+
+    let store = EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap();
+    assert_eq!(text(dir.path(), columns), fresh);
+    let entry = store.due(0, 10, &[]).unwrap().remove(0);
+    assert_eq!((entry.batch, entry.attempts_before), (batches[0].clone(), 0));
+    drop(store);
+    EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap();
 }
 
 #[test]
@@ -174,7 +200,7 @@ fn operators_work_beside_a_running_server() {
     add(&store, &[plain(&a, 5)]);
     deliverer.toggle();
     let batches = deliverer.freeze_all(10);
-    let settlement = Settlement::DeadLetter { reason: "no".to_owned() };
+    let settlement = Settlement::DeadLetter { attempt: 0, ambiguous_since: None, reason: "no".to_owned() };
     store.settle(deliverer.token(0), &batches[0].id, &settlement).unwrap();
 
     assert_eq!(EmbeddedStore::read_ledger(dir.path()).unwrap(), balanced(&store));

@@ -87,6 +87,7 @@ impl Record {
         Ok(OutboxEntry {
             due,
             attempts: self.must("attempts")?,
+            attempts_before: self.number("attempts_before")?.unwrap_or(0),
             ambiguous_since: self.number("ambiguous_since")?.map(Timestamp),
             last_error: self.text("error")?.map(str::to_owned),
             batch: self.batch(id, shard)?,

@@ -296,14 +296,18 @@ impl Store for RedisStore {
 
     fn settle(&self, token: FencingToken, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError> {
         let step = |arguments: &[&[u8]]| self.step(Some(token), id, arguments, Repeat::Write).map(drop);
+        let since = |moment: &Option<Timestamp>| moment.map(|moment| moment.0.to_string()).unwrap_or_default();
         match settlement {
             Settlement::Confirm => step(&[b"confirm"]),
-            Settlement::Retry { delay, ambiguous_since, error } => {
+            Settlement::Retry { attempt, delay, ambiguous_since, error } => {
+                let (attempt, since) = (attempt.to_string(), since(ambiguous_since));
                 let delay = (*delay).min(super::DURATION_MAX).as_millis().to_string();
-                let since = ambiguous_since.map(|since| since.0.to_string()).unwrap_or_default();
-                step(&[b"retry", delay.as_bytes(), since.as_bytes(), error.as_bytes()])
+                step(&[b"retry", attempt.as_bytes(), since.as_bytes(), delay.as_bytes(), error.as_bytes()])
             }
-            Settlement::DeadLetter { reason } => step(&[b"dead", reason.as_bytes()]),
+            Settlement::DeadLetter { attempt, ambiguous_since, reason } => {
+                let (attempt, since) = (attempt.to_string(), since(ambiguous_since));
+                step(&[b"dead", attempt.as_bytes(), since.as_bytes(), reason.as_bytes()])
+            }
         }
     }
 
