@@ -11,7 +11,7 @@ use crate::store::{ENTRY_AMOUNT_MAX, Entry};
 pub struct Group<'a> {
     entries: Vec<Entry<'a>>,
     entry_of_pulse: Vec<u32>,
-    summed: HashMap<&'a AggregateKey, u32>,
+    summed: HashMap<&'a AggregateKey, u32, foldhash::fast::RandomState>,
 }
 
 impl<'a> Group<'a> {

@@ -65,7 +65,7 @@ pub(super) enum Passage {
 }
 
 /// Connections by their listener's number and their client.
-type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>>>;
+type Clients = Mutex<HashMap<(u64, SocketAddr), Arc<Connection>, foldhash::fast::RandomState>>;
 
 /// Locks that the clients are spread over, by their port: each answer takes one.
 const STRIPES: usize = 16;

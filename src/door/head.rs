@@ -312,24 +312,33 @@ fn has_bare_line_end(head: &[u8]) -> bool {
 
 /// Reads a complete head.
 fn read_head(head: &[u8], max_body_bytes: u64) -> Result<Head, Refusal> {
-    if has_bare_line_end(head) {
-        return Err(Refusal::Malformed);
-    }
-    // Nothing but what may be printed, tabs and line ends: `tiny_http` reads heads as ASCII only.
-    let text = std::str::from_utf8(head).map_err(|_| Refusal::Malformed)?;
-    if !text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')) {
-        return Err(Refusal::Malformed);
-    }
-    let mut lines = text[..text.len() - 4].split("\r\n");
-    let is_1_1 = read_request_line(lines.next().unwrap_or_default())?;
+    let mut lines = Lines(&head[..head.len() - 2]);
+    let is_1_1 = read_request_line(lines.next().unwrap_or(Ok(""))?)?;
     let mut fields = Fields::default();
     for (number, line) in lines.enumerate() {
         if number >= FIELDS_MAX {
             return Err(Refusal::HeadTooLong);
         }
-        fields.read(line)?;
+        fields.read(line?)?;
     }
     fields.check(is_1_1, max_body_bytes)
+}
+
+/// The lines of a head, without their ends.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a str, Refusal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\n', self.0)?;
+        let (line, rest) = self.0.split_at(end + 1);
+        self.0 = rest;
+        // Nothing but what may be printed, and tabs: `tiny_http` reads heads as ASCII only. This rules out bare line ends.
+        let is_text = |line: &&[u8]| line.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~' | b'\t'));
+        let text = line.strip_suffix(b"\r\n").filter(is_text).and_then(|line| std::str::from_utf8(line).ok());
+        Some(text.ok_or(Refusal::Malformed))
+    }
 }
 
 /// Returns whether it is HTTP/1.1 rather than HTTP/1.0.
@@ -352,5 +361,18 @@ fn read_request_line(line: &str) -> Result<bool, Refusal> {
 
 /// RFC 9110, section 5.6.2.
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    const TOKENS: [bool; 256] = {
+        let (mut tokens, mut byte) = ([false; 256], 0u8);
+        while byte < 128 {
+            tokens[byte as usize] = byte.is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let (punctuation, mut at) = (b"!#$%&'*+-.^_`|~", 0);
+        while at < punctuation.len() {
+            tokens[punctuation[at] as usize] = true;
+            at += 1;
+        }
+        tokens
+    };
+    TOKENS[usize::from(byte)]
 }

@@ -4,7 +4,6 @@
 //! written. So a connection has at most one exchange at a time; the requests behind it wait here, not in a thread.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -26,7 +25,7 @@ const PIPELINE_MAX: usize = 128;
 const DOORS_LEAD: Duration = Duration::from_millis(50);
 /// How much of a body is read at once.
 const READ_AHEAD: usize = 16 * 1024;
-/// Locks that the connections are spread over.
+/// Locks that the connections are spread over, by their port.
 const STRIPES: usize = 16;
 /// Bodies up to this length are already in memory when `tiny_http` hands a request over.
 const BUFFERED_BODY_MAX: usize = 1024;
@@ -74,13 +73,14 @@ pub enum BodyError {
 
 /// Every connection with an exchange, and what waits behind it.
 pub struct Turns {
-    stripes: [Mutex<HashMap<SocketAddr, Waiting>>; STRIPES],
-    hasher: RandomState,
+    stripes: [Stripe; STRIPES],
     in_flight: AtomicUsize,
     pool: OnceLock<Pool<Job>>,
     metrics: Metrics,
     door: Arc<DoorStats>,
 }
+
+type Stripe = Mutex<HashMap<SocketAddr, Waiting, foldhash::fast::RandomState>>;
 
 #[derive(Default)]
 struct Waiting {
@@ -100,7 +100,6 @@ impl Turns {
     pub fn new(metrics: Metrics, door: Arc<DoorStats>) -> Arc<Self> {
         Arc::new(Turns {
             stripes: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
             in_flight: AtomicUsize::new(0),
             pool: OnceLock::new(),
             metrics,
@@ -148,8 +147,8 @@ impl Turns {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn stripe(&self, address: &SocketAddr) -> &Mutex<HashMap<SocketAddr, Waiting>> {
-        &self.stripes[self.hasher.hash_one(address) as usize % STRIPES]
+    fn stripe(&self, address: &SocketAddr) -> &Stripe {
+        &self.stripes[usize::from(address.port()) % STRIPES]
     }
 
     /// The next request of a connection whose exchange has ended, if one waits.

@@ -190,7 +190,13 @@ impl Reply {
     /// A header's value.
     #[cfg(test)]
     pub fn header(&self, wanted: &str) -> Option<String> {
-        self.headers().into_iter().find_map(|(name, value)| (name == wanted).then_some(value))
+        let mut found = None;
+        self.each_header(&mut |name, value| {
+            if name == wanted {
+                found.get_or_insert_with(|| value.to_owned());
+            }
+        });
+        found
     }
 
     fn problem_with(status: u16, slug: &str, detail: &str, members: Problem<'_>) -> Self {
@@ -204,16 +210,16 @@ impl Reply {
         Self::document(status, content_type, serde_json::to_vec(document).expect("an answer is plain text"))
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = vec![("Server", "ingestor".to_owned())];
+    /// The headers that this answer has of itself.
+    fn each_header(&self, visit: &mut impl FnMut(&'static str, &str)) {
+        visit("Server", "ingestor");
         if !self.content_type.is_empty() {
-            headers.push(("Content-Type", self.content_type.to_owned()));
+            visit("Content-Type", self.content_type);
         }
         if let Some(seconds) = self.retry_after_seconds {
-            headers.push(("Retry-After", seconds.to_string()));
+            visit("Retry-After", &seconds.to_string());
         }
-        headers.extend(self.more.iter().cloned());
-        headers
+        self.more.iter().for_each(|(name, value)| visit(name, value));
     }
 
     /// Writes the answer.
@@ -227,15 +233,16 @@ impl Reply {
         let title = StatusCode(self.status).default_reason_phrase();
         let date = httpdate::HttpDate::from(SystemTime::now());
         write!(bytes, "HTTP/1.1 {} {title}\r\nDate: {date}\r\n", self.status)?;
-        for (name, value) in self.headers() {
-            write!(bytes, "{name}: {value}\r\n")?;
-        }
+        let mut header = |name: &str, value: &str| {
+            [name, ": ", value, "\r\n"].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+        };
+        self.each_header(&mut header);
         if let Some(connection) = connection {
-            write!(bytes, "Connection: {connection}\r\n")?;
+            header("Connection", connection);
         }
         // RFC 9110, section 8.6: no Content-Length with a 204.
         if self.status != 204 {
-            write!(bytes, "Content-Length: {}\r\n", self.body.len())?;
+            header("Content-Length", &self.body.len().to_string());
         }
         bytes.extend_from_slice(b"\r\n");
         if !is_head {

@@ -18,10 +18,8 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn read(&mut self, line: &'a str) -> Result<(), Refusal> {
         // A name with white space at either end is an obsolete fold or a trap for proxies; neither is a token.
-        let (name, value) = line.split_once(':').ok_or(Refusal::Malformed)?;
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(Refusal::Malformed);
-        }
+        let name = line.bytes().position(|byte| !is_token(byte)).map_or("", |end| &line[..end]);
+        let value = line[name.len()..].strip_prefix(':').filter(|_| !name.is_empty()).ok_or(Refusal::Malformed)?;
         let value = value.trim_matches([' ', '\t']);
         if name.eq_ignore_ascii_case("content-length") {
             if self.content_length.replace(value).is_some() {
