@@ -5,6 +5,10 @@ use serde::Serialize;
 use crate::amount::Amount;
 use crate::pulse::{Unit, UnitTotals};
 
+/// The table's headings, in the order of [`LedgerRow::cells`].
+const HEADINGS: [&str; 9] =
+    ["unit", "acknowledged", "open", "sealed", "outbox", "delivered", "dead letters", "discarded", "difference"];
+
 /// The columns of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -20,12 +24,14 @@ pub struct Ledger {
     pub delivered: UnitTotals,
     /// In batches that a receiver refused for good.
     pub dead_letters: UnitTotals,
+    /// In dead letters that an operator gave up for good.
+    pub discarded: UnitTotals,
 }
 
 impl Ledger {
     /// Acknowledged less everything that is accounted for: zero, or something was lost (positive) or doubled (negative).
     pub fn difference(&self, unit: Unit) -> Amount {
-        let columns = [&self.open, &self.sealed, &self.outbox, &self.delivered, &self.dead_letters];
+        let columns = [&self.open, &self.sealed, &self.outbox, &self.delivered, &self.dead_letters, &self.discarded];
         self.acknowledged.get(unit) - columns.into_iter().map(|column| column.get(unit)).sum()
     }
 
@@ -47,6 +53,7 @@ impl Ledger {
         self.outbox.merge(&other.outbox);
         self.delivered.merge(&other.delivered);
         self.dead_letters.merge(&other.dead_letters);
+        self.discarded.merge(&other.discarded);
     }
 
     /// The rows to show: every unit that ever had usage.
@@ -65,6 +72,7 @@ impl Ledger {
             outbox: self.outbox.get(unit).to_string(),
             delivered: self.delivered.get(unit).to_string(),
             dead_letters: self.dead_letters.get(unit).to_string(),
+            discarded: self.discarded.get(unit).to_string(),
             difference: self.difference(unit).to_string(),
         }
     }
@@ -87,8 +95,7 @@ impl Ledger {
         if rows.is_empty() {
             return "no usage yet\n".to_owned();
         }
-        let mut lines =
-            vec![["unit", "acknowledged", "open", "sealed", "outbox", "delivered", "dead letters", "difference"]];
+        let mut lines = vec![HEADINGS];
         lines.extend(rows.iter().map(LedgerRow::cells));
         let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
@@ -115,11 +122,12 @@ pub struct LedgerRow {
     pub outbox: String,
     pub delivered: String,
     pub dead_letters: String,
+    pub discarded: String,
     pub difference: String,
 }
 
 impl LedgerRow {
-    fn cells(&self) -> [&str; 8] {
+    fn cells(&self) -> [&str; 9] {
         [
             self.use_unit,
             &self.acknowledged,
@@ -128,6 +136,7 @@ impl LedgerRow {
             &self.outbox,
             &self.delivered,
             &self.dead_letters,
+            &self.discarded,
             &self.difference,
         ]
     }
@@ -148,7 +157,9 @@ mod tests {
         let mut ledger =
             Ledger { acknowledged: totals(10), open: totals(4), delivered: totals(6), ..Ledger::default() };
         assert!(ledger.balances());
-        ledger.delivered = totals(5);
+        (ledger.delivered, ledger.discarded) = (totals(4), totals(2));
+        assert!(ledger.balances());
+        ledger.delivered = totals(3);
         assert_eq!(ledger.difference(Unit::Kb), Amount::from_nanos(1));
         assert!(!ledger.balances());
         assert!(ledger.to_json().contains("\"balanced\": false"));

@@ -5,8 +5,8 @@
 //! [`StoreError::Fenced`] once another holder was given a higher one.
 //!
 //! Conservation (G9): on each shard and for each unit, at every moment,
-//! `acknowledged = open + sealed + outbox + delivered + dead letters`; each call moves the counters in the same atomic
-//! step as the data.
+//! `acknowledged = open + sealed + outbox + delivered + dead letters + discarded`; each call moves the counters in the
+//! same atomic step as the data.
 
 use std::time::Duration;
 
@@ -225,6 +225,10 @@ pub trait Store: Send + Sync {
     /// Puts a dead letter back into the outbox, due now, under its own id and bytes. What its earlier attempts left
     /// ambiguous stays so, and they still count: only the backoff starts anew. Returns whether there was one.
     fn replay(&self, id: &BatchId) -> Result<bool, StoreError>;
+
+    /// Gives a dead letter up for good: it is deleted, and its sums count as discarded from then on. Returns whether there
+    /// was one. Whoever calls this has kept its body elsewhere.
+    fn discard(&self, id: &BatchId) -> Result<bool, StoreError>;
 
     /// The ledger, each shard read in one atomic step.
     fn ledger(&self) -> Result<Ledger, StoreError>;

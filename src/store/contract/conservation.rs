@@ -46,6 +46,7 @@ struct Model {
     acknowledged: UnitTotals,
     delivered: UnitTotals,
     dead_letters: UnitTotals,
+    discarded: UnitTotals,
     outbox: BTreeMap<BatchId, UnitTotals>,
     dead: BTreeMap<BatchId, UnitTotals>,
     ids: BTreeSet<(String, String)>,
@@ -81,6 +82,7 @@ fn run(store: &dyn Store, seed: u64) {
         acknowledged: before.acknowledged,
         delivered: before.delivered,
         dead_letters: before.dead_letters,
+        discarded: before.discarded,
         ..Model::default()
     };
     model.outbox.extend(deliverer.outbox().into_iter().map(|entry| (entry.batch.id, entry.batch.totals)));
@@ -93,6 +95,7 @@ fn run(store: &dyn Store, seed: u64) {
         assert_eq!(ledger.acknowledged, model.acknowledged);
         assert_eq!(ledger.delivered, model.delivered);
         assert_eq!(ledger.dead_letters, model.dead_letters);
+        assert_eq!(ledger.discarded, model.discarded);
         assert_eq!(ledger.outbox, outbox);
     }
     let waiting: BTreeMap<_, _> =
@@ -118,9 +121,14 @@ fn step(deliverer: &Deliverer<'_>, model: &mut Model, random: &mut Random, seed:
         7 | 8 => settle_some(deliverer, model, random),
         _ => {
             let Some((id, totals)) = model.dead.pop_first() else { return };
-            assert!(store.replay(&id).unwrap());
             totals.iter().for_each(|(unit, amount)| model.dead_letters.add(unit, nanos(-amount.nanos())));
-            model.outbox.insert(id, totals);
+            if random.below(3) == 0 {
+                assert!(store.discard(&id).unwrap());
+                model.discarded.merge(&totals);
+            } else {
+                assert!(store.replay(&id).unwrap());
+                model.outbox.insert(id, totals);
+            }
         }
     }
 }

@@ -222,6 +222,31 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     assert_eq!(balanced(&*store).delivered, batches[1].totals);
 }
 
+pub fn a_discarded_letter_stays_in_the_ledger(open: Open<'_>) {
+    let store = open(&settings(SHORT));
+    let (deliverer, batches) = with_batches(&*store, 3);
+    let token = deliverer.token(batches[0].shard);
+    for batch in &batches[..2] {
+        store.begin_attempt(token, &batch.id).unwrap();
+        store.settle(token, &batch.id, &refusal(1, None, "422")).unwrap();
+    }
+    assert!(!store.discard(&batches[2].id).unwrap(), "it is in the outbox");
+    assert!(store.discard(&batches[0].id).unwrap());
+    let ledger = balanced(&*store);
+    assert_eq!(
+        (ledger.discarded, ledger.dead_letters, ledger.outbox),
+        (batches[0].totals, batches[1].totals, batches[2].totals)
+    );
+    for gone in [&batches[0].id, &BatchId::from_text("nonsense")] {
+        assert!(!store.discard(gone).unwrap());
+        assert!(!store.replay(gone).unwrap());
+    }
+    // A confirmation that comes late finds nothing to confirm.
+    store.settle(token, &batches[0].id, &Settlement::Confirm).unwrap();
+    assert_eq!(balanced(&*store), ledger);
+    assert_eq!(store.dead_letters(10).unwrap().into_iter().map(|dead| dead.batch).collect::<Vec<_>>(), batches[1..2]);
+}
+
 pub fn the_outbox_status_counts(open: Open<'_>) {
     let store = open(&settings(SHORT));
     assert_eq!(store.outbox_status().unwrap(), super::super::OutboxStatus::default());

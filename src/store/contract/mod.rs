@@ -46,7 +46,7 @@ macro_rules! contract_tests {
                 what_was_not_scanned_is_not_frozen, numbers_follow_each_other, finish_waits_for_the_last_aggregate,
                 a_batch_is_kept_byte_for_byte;
             delivery: due_comes_in_order, attempts_are_noted, confirming_twice_is_harmless, a_retry_waits_its_delay,
-                a_late_settlement_changes_nothing, a_dead_letter_is_kept_and_replayed,
+                a_late_settlement_changes_nothing, a_dead_letter_is_kept_and_replayed, a_discarded_letter_stays_in_the_ledger,
                 what_was_ambiguous_stays_so_after_a_replay, the_outbox_status_counts, unknown_batches_are_no_error;
             lease: a_holder_renews_under_one_token, another_holder_waits, a_released_lease_is_free,
                 an_ended_lease_is_free, an_outdated_token_changes_nothing;

@@ -315,6 +315,10 @@ impl Store for EmbeddedStore {
         self.shared.write(|tx| outbox::replay(tx, Timestamp::now(), id))
     }
 
+    fn discard(&self, id: &BatchId) -> Result<bool, StoreError> {
+        self.shared.write(|tx| outbox::discard(tx, id))
+    }
+
     fn ledger(&self) -> Result<Ledger, StoreError> {
         self.shared.read(rows::ledger)
     }

@@ -83,8 +83,7 @@ pub fn settle(tx: &Connection, now: Timestamp, id: &BatchId, settlement: &Settle
     match settlement {
         Settlement::Confirm => {
             move_ledger(tx, "outbox", "delivered", &batch_totals(tx, id)?)?;
-            tx.execute("DELETE FROM batch_totals WHERE batch_id = ?", [id.as_str()])?;
-            tx.execute("DELETE FROM batches WHERE batch_id = ?", [id.as_str()])?;
+            forget(tx, id)?;
         }
         Settlement::Retry { delay, ambiguous_since, error, .. } => {
             tx.execute(
@@ -114,6 +113,23 @@ pub fn replay(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, Sto
         move_ledger(tx, "dead_letters", "outbox", &batch_totals(tx, id)?)?;
     }
     Ok(replayed == 1)
+}
+
+/// Gives a dead letter up for good.
+pub fn discard(tx: &Connection, id: &BatchId) -> Result<bool, StoreError> {
+    let dead = "SELECT 1 FROM batches WHERE batch_id = ? AND dead_at_ms IS NOT NULL";
+    if !tx.prepare_cached(dead)?.exists([id.as_str()])? {
+        return Ok(false);
+    }
+    move_ledger(tx, "dead_letters", "discarded", &batch_totals(tx, id)?)?;
+    forget(tx, id)?;
+    Ok(true)
+}
+
+fn forget(tx: &Connection, id: &BatchId) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM batch_totals WHERE batch_id = ?", [id.as_str()])?;
+    tx.execute("DELETE FROM batches WHERE batch_id = ?", [id.as_str()])?;
+    Ok(())
 }
 
 /// Counts what waits, by the indexes alone.

@@ -123,6 +123,7 @@ pub fn ledger(connection: &Connection) -> Result<Ledger, StoreError> {
         outbox: account("outbox")?,
         delivered: account("delivered")?,
         dead_letters: account("dead_letters")?,
+        discarded: account("discarded")?,
     })
 }
 

@@ -1,4 +1,4 @@
--- The embedded store, schema version 2 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
+-- The embedded store, schema version 3 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
 --
 -- Amounts are whole nano-units (1e-9 of the unit) in two limbs: amount_hi * 1e18 + amount_lo, 0 <= amount_lo < 1e18.
 -- The views whose names end in _readable show them as decimal text, and moments as UTC.
@@ -76,10 +76,11 @@ CREATE TABLE batch_totals (
     PRIMARY KEY (batch_id, use_unit)
 ) STRICT, WITHOUT ROWID;
 
--- acknowledged = open + sealed + outbox + delivered + dead_letters, for each unit. What is open stands in
+-- acknowledged = open + sealed + outbox + delivered + dead_letters + discarded, for each unit. What is open stands in
 -- generation_totals only.
 CREATE TABLE ledger (
-    account   TEXT NOT NULL CHECK (account IN ('acknowledged', 'sealed', 'outbox', 'delivered', 'dead_letters')),
+    account   TEXT NOT NULL
+        CHECK (account IN ('acknowledged', 'sealed', 'outbox', 'delivered', 'dead_letters', 'discarded')),
     use_unit  TEXT NOT NULL,
     amount_hi INTEGER NOT NULL,
     amount_lo INTEGER NOT NULL,

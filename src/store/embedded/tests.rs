@@ -56,7 +56,7 @@ fn a_directory_that_is_none_is_refused() {
 fn another_version_or_program_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(EmbeddedStore::open(dir.path(), &settings(NEVER)).unwrap());
-    for version in ["0", "3", "-1"] {
+    for version in ["0", "4", "-1"] {
         sql(dir.path(), &format!("PRAGMA user_version = {version}"));
         check_refused(EmbeddedStore::open(dir.path(), &settings(NEVER)), &format!("schema version {version},"));
     }
@@ -77,7 +77,16 @@ fn a_store_of_an_older_version_is_brought_up_to_date() {
     let columns = "SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || ifnull(dflt_value, ''))
                    FROM (SELECT * FROM pragma_table_info('batches') ORDER BY name)";
     let fresh = text(dir.path(), columns);
-    sql(dir.path(), "ALTER TABLE batches DROP COLUMN attempts_before; PRAGMA user_version = 1");
+    let ledger = "SELECT group_concat(sql, '') FROM sqlite_schema WHERE name LIKE 'ledger%' ORDER BY name";
+    let fresh_ledger = text(dir.path(), ledger);
+    sql(
+        dir.path(),
+        "ALTER TABLE batches DROP COLUMN attempts_before;
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, ', ''discarded''', '') WHERE name = 'ledger';
+         PRAGMA user_version = 1",
+    );
+    assert_ne!(text(dir.path(), ledger), fresh_ledger);
     let refused = EmbeddedStore::attach(dir.path(), &settings(SHORT)).map(drop);
     assert!(refused.unwrap_err().to_string().contains("the server brings it up to date"));
 
@@ -85,6 +94,8 @@ fn a_store_of_an_older_version_is_brought_up_to_date() {
     assert_eq!(text(dir.path(), columns), fresh);
     let entry = store.due(0, 10, &[]).unwrap().remove(0);
     assert_eq!((entry.batch, entry.attempts_before), (batches[0].clone(), 0));
+    assert_eq!(text(dir.path(), ledger), fresh_ledger);
+    assert_eq!(balanced(&store).outbox, batches[0].totals);
     drop(store);
     EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap();
 }

@@ -129,6 +129,7 @@ pub(super) fn ledger(state: &Record, sealed: &Record, ledger: &Record) -> Result
         outbox: ledger.totals("outbox:")?,
         delivered: ledger.totals("delivered:")?,
         dead_letters: ledger.totals("dead_letters:")?,
+        discarded: ledger.totals("discarded:")?,
     };
     sealed.sealed_generations()?.iter().for_each(|generation| columns.sealed.merge(&generation.totals));
     Ok(columns)

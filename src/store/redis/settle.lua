@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- Moves a batch through its delivery. Returns 1, or 0 if the batch is not where the step starts: the outbox, or for
--- `replay` the dead letters; and for `retry` and `dead` also if a later attempt has begun.
+-- `replay` and `discard` the dead letters; and for `retry` and `dead` also if a later attempt has begun.
 --
 -- KEYS: 1 lease, 2 ledger, 3 outbox, 4 frozen, 5 dead letters, 6 batch
--- ARGV: 1 token (empty for replay, which an operator may do at any time), 2 batch id, 3 step, then by step
---       attempt | confirm | replay: nothing; retry | dead: 4 attempt, 5 ambiguous since (ms, or empty), then
+-- ARGV: 1 token (empty for replay and discard, which an operator may do at any time), 2 batch id, 3 step, then by step
+--       attempt | confirm | replay | discard: nothing; retry | dead: 4 attempt, 5 ambiguous since (ms, or empty), then
 --       retry: 6 delay (ms), 7 error; dead: 6 reason
 local ledger, outbox, frozen, dead, batch = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, step = ARGV[2], ARGV[3]
-if step ~= 'replay' and fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
-if not redis.call('ZSCORE', step == 'replay' and dead or outbox, id) then return 0 end
+local by_operator = step == 'replay' or step == 'discard'
+if not by_operator and fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
+if not redis.call('ZSCORE', by_operator and dead or outbox, id) then return 0 end
 if redis.call('EXISTS', batch) == 0 then return redis.error_reply('DAMAGED the batch is listed but missing') end
 local now = digits(now_ms())
 if step == 'retry' or step == 'dead' then
@@ -58,5 +59,9 @@ elseif step == 'replay' then
   -- the receiver may have, it may have all the same.
   redis.call('HDEL', batch, 'reason', 'error')
   redis.call('HSET', batch, 'attempts_before', redis.call('HGET', batch, 'attempts'))
+elseif step == 'discard' then
+  move('dead_letters:', 'discarded:')
+  redis.call('ZREM', dead, id)
+  redis.call('UNLINK', batch)
 end
 return 1

@@ -348,6 +348,10 @@ impl Store for RedisStore {
         self.step(None, id, &[b"replay"], Repeat::Never)
     }
 
+    fn discard(&self, id: &BatchId) -> Result<bool, StoreError> {
+        self.step(None, id, &[b"discard"], Repeat::Never)
+    }
+
     fn ledger(&self) -> Result<Ledger, StoreError> {
         let mut ledger = Ledger::default();
         for keys in &self.shared.keys {
