@@ -3,14 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ingestor_consumo::commands::{dead_letters, demo, healthcheck, keys, ledger, produce, receive, serve};
+use ingestor_consumo::commands::{
+    EXIT_CODES, cycle, dead_letters, demo, healthcheck, keys, ledger, outbox, produce, receive, serve,
+};
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
 use ingestor_consumo::signals::{self, Hangup};
 
 /// A usage-metering ingestor for billing: what it acknowledges is stored, and delivered exactly once.
 #[derive(Parser)]
-#[command(name = "ingestor", version, max_term_width = 100)]
+#[command(name = "ingestor", version, max_term_width = 100, after_help = EXIT_CODES)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Receive(receive::ReceiveArgs),
@@ -18,6 +20,8 @@ enum Command {
     Demo(demo::DemoArgs),
     Ledger(Box<ledger::LedgerArgs>),
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
+    Outbox(Box<outbox::OutboxArgs>),
+    Cycle(Box<cycle::CycleArgs>),
     Keys(keys::KeysArgs),
     Healthcheck(Box<healthcheck::HealthcheckArgs>),
 }
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, &stop),
         Command::Ledger(args) => ledger::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
+        Command::Outbox(args) => outbox::run(&args),
+        Command::Cycle(args) => cycle::run(&args, &stop),
         Command::Keys(args) => keys::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }

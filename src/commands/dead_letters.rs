@@ -1,22 +1,32 @@
 //! `ingestor dead-letters`: batches that the receiver refused for good.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 
+use super::Format;
+use super::batches::{BatchDocument, line, sums};
 use crate::batch::{BatchId, DeadLetter};
+use crate::clock::Timestamp;
 use crate::config::RawSettings;
-use crate::store::{Store, StoreError};
-use crate::wording::counted;
+use crate::store::Store;
 
-/// As many dead letters are listed at once.
-const LISTED_MAX: usize = 1_000;
+/// Where discarded batches are kept, in the directory of the log.
+const DISCARDED_FILE: &str = "discarded.ndjson";
 
-/// Lists, shows and replays batches that the receiver refused for good; works beside a running server.
+/// Lists, shows, replays and discards batches that the receiver refused for good; works beside a running server.
+///
+/// The exit code is 0 if it was done, 1 if there is no such dead letter or the store can't be used.
 #[derive(clap::Args, Clone)]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    format: Format,
     #[command(flatten)]
     settings: RawSettings,
 }
@@ -24,7 +34,11 @@ pub struct DeadLettersArgs {
 #[derive(Subcommand, Clone)]
 enum Action {
     /// One line for each, oldest first
-    List,
+    List {
+        /// As many at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+    },
     /// The body of one, as it was sent
     Show {
         /// The batch's id
@@ -35,6 +49,15 @@ enum Action {
         /// The batch's id
         id: String,
     },
+    /// Gives one up for good: it is never billed. It is kept in discarded.ndjson beside the log, and its sums count as
+    /// discarded in the ledger
+    Discard {
+        /// The batch's id
+        id: String,
+        /// Without it, says only what would be discarded
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Carries the action out.
@@ -44,50 +67,118 @@ pub fn run(args: &DeadLettersArgs) -> ExitCode {
         Err(status) => return status,
     };
     super::name_store(&config);
-    let done = super::attach_store(&config).and_then(|store| act(&*store, &args.action));
+    let done = super::attach_store(&config).map_err(|error| error.to_string()).and_then(|store| {
+        let store = &*store;
+        match &args.action {
+            Action::List { limit } => list(store, *limit, args.format),
+            Action::Show { id } => show(store, id, args.format),
+            Action::Replay { id } => replay(store, id, args.format),
+            Action::Discard { id, yes: false } => propose(store, id),
+            Action::Discard { id, yes: true } => discard(store, id, &config.log.dir, args.format),
+        }
+    });
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => super::fail("there is no such dead letter"),
-        Err(error) => super::fail(error),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => super::fail(message),
     }
 }
 
-fn act(store: &dyn Store, action: &Action) -> Result<bool, StoreError> {
-    match action {
-        Action::List => {
-            for letter in store.dead_letters(LISTED_MAX)? {
-                println!("{}", line(&letter));
-            }
-            Ok(true)
-        }
-        Action::Show { id } => {
-            let letters = store.dead_letters(usize::MAX)?;
-            let letter = letters.iter().find(|letter| letter.batch.id.as_str() == id);
-            if let Some(letter) = letter {
-                println!("{}", String::from_utf8_lossy(&letter.batch.body));
-            }
-            Ok(letter.is_some())
-        }
-        Action::Replay { id } => {
-            let replayed = store.replay(&BatchId::from_text(id.as_str()))?;
-            if replayed {
-                println!("{id} is back in the outbox");
-            }
-            Ok(replayed)
-        }
-    }
+fn list(store: &dyn Store, limit: usize, format: Format) -> Result<(), String> {
+    let letters = store.dead_letters(limit).map_err(|error| error.to_string())?;
+    let documents: Vec<BatchDocument<'_>> = letters.iter().map(BatchDocument::dead).collect();
+    format.print(&documents, || {
+        letters.iter().map(|letter| line(&letter.batch, letter.attempts, &letter.reason) + "\n").collect()
+    });
+    Ok(())
 }
 
-fn line(letter: &DeadLetter) -> String {
-    let batch = &letter.batch;
-    format!(
-        "{}  generation {}  window {} to {}  {}  {}  {}",
-        batch.id,
-        batch.epoch,
-        batch.window.start,
-        batch.window.end,
-        counted(batch.aggregates, "aggregate", "aggregates"),
-        counted(letter.attempts.into(), "attempt", "attempts"),
-        letter.reason
-    )
+fn show(store: &dyn Store, id: &str, format: Format) -> Result<(), String> {
+    let letter = find(store, id)?;
+    let document = BatchDocument::dead(&letter).with_body(&letter.batch);
+    format.print(&document, || format!("{}\n", String::from_utf8_lossy(&letter.batch.body)));
+    Ok(())
+}
+
+fn replay(store: &dyn Store, id: &str, format: Format) -> Result<(), String> {
+    #[derive(Serialize)]
+    struct Replayed<'a> {
+        replayed: &'a str,
+    }
+    if !store.replay(&BatchId::from_text(id)).map_err(|error| error.to_string())? {
+        return Err(missing());
+    }
+    format.print(&Replayed { replayed: id }, || format!("{id} is back in the outbox\n"));
+    Ok(())
+}
+
+fn propose(store: &dyn Store, id: &str) -> Result<(), String> {
+    let letter = find(store, id)?;
+    println!("{}", line(&letter.batch, letter.attempts, &letter.reason));
+    let sums = sums(&letter.batch.totals);
+    Err(format!("nothing was discarded: with --yes this batch is given up for good, and {sums} never billed"))
+}
+
+/// First kept elsewhere, then taken out of the store: nothing vanishes in between.
+fn discard(store: &dyn Store, id: &str, log_dir: &Path, format: Format) -> Result<(), String> {
+    let letter = find(store, id)?;
+    let kept_in = keep(&letter, log_dir)?;
+    let gone = store.discard(&letter.batch.id);
+    let why_not = match gone {
+        Ok(true) => None,
+        Ok(false) => Some("it was no longer among the dead letters".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = why_not {
+        let note = Note { id, not_discarded: &why };
+        append(&kept_in, &serde_json::to_string(&note).expect("text is JSON"))?;
+        return Err(format!("{why}; {} has a note of it", kept_in.display()));
+    }
+    let document = BatchDocument::dead(&letter).with_body(&letter.batch);
+    format.print(&document, || {
+        let (sums, place) = (sums(&letter.batch.totals), kept_in.display());
+        let body = String::from_utf8_lossy(&letter.batch.body);
+        format!("{id} is discarded, {sums}; {place} keeps it\n{body}\n")
+    });
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Note<'a> {
+    id: &'a str,
+    not_discarded: &'a str,
+}
+
+/// Writes the batch down, whole, and syncs that.
+fn keep(letter: &DeadLetter, log_dir: &Path) -> Result<PathBuf, String> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        discarded_at: String,
+        #[serde(flatten)]
+        batch: BatchDocument<'a>,
+        body: String,
+    }
+    // As a string: the bytes themselves, whatever they are.
+    let body = String::from_utf8_lossy(&letter.batch.body).into_owned();
+    let record = Record { discarded_at: Timestamp::now().to_string(), batch: BatchDocument::dead(letter), body };
+    let path = log_dir.join(DISCARDED_FILE);
+    fs::create_dir_all(log_dir).map_err(|error| format!("{}: {error}", log_dir.display()))?;
+    append(&path, &serde_json::to_string(&record).expect("text is JSON"))?;
+    Ok(path)
+}
+
+fn append(path: &Path, line: &str) -> Result<(), String> {
+    let written = File::options().create(true).append(true).open(path).and_then(|mut file| {
+        file.write_all(format!("{line}\n").as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn find(store: &dyn Store, id: &str) -> Result<DeadLetter, String> {
+    let letters = store.dead_letters(usize::MAX).map_err(|error| error.to_string())?;
+    letters.into_iter().find(|letter| letter.batch.id.as_str() == id).ok_or_else(missing)
+}
+
+fn missing() -> String {
+    "there is no such dead letter".to_owned()
 }

@@ -1,16 +1,22 @@
 //! The subcommands: wiring only.
 
+pub mod cycle;
 pub mod dead_letters;
 pub mod demo;
 pub mod healthcheck;
 pub mod keys;
 pub mod ledger;
+pub mod outbox;
 pub mod produce;
 pub mod receive;
 pub mod serve;
+// What several of them need.
+mod batches;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::config::{Config, Mistakes, RawSettings, StoreChoice};
 use crate::store::embedded::EmbeddedStore;
@@ -19,6 +25,34 @@ use crate::store::{Store, StoreError};
 
 /// Exit status for mistakes in the settings, the same as for mistakes in the arguments.
 const USAGE_STATUS: u8 = 2;
+
+/// What the commands' exit codes mean, for the end of `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    it is done, or is as it should be
+  1    it is not: the store can't be used, the ledger does not balance, there is no such batch
+  2    a mistake in the arguments or the settings
+  70   a panic: restart it
+  130  ended by a second signal";
+
+/// How a command answers.
+#[derive(clap::Args, Clone, Copy)]
+pub struct Format {
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Format {
+    /// Prints the document, or the text that says the same to people.
+    fn print(self, document: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(document).expect("what commands say is text and numbers"));
+        } else {
+            print!("{}", text());
+        }
+    }
+}
 
 /// Says what was wrong and ends the command.
 fn fail(message: impl std::fmt::Display) -> ExitCode {

@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// Longest pause between two looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// How often the open window's end is read again: an operator may have brought it forward.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after the store failed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,8 @@ struct Duty {
     /// Whether it was said that another process delivers.
     stands_by: bool,
     open: Option<OpenGeneration>,
+    /// When `open` is read again.
+    look_at: Instant,
     sealed: VecDeque<SealedGeneration>,
     freezing: Option<Freezing>,
 }
@@ -105,8 +109,17 @@ impl Scheduler {
         }
         let Some(token) = duty.token else { return Ok(TICK) };
         let now = self.store.now()?;
-        if duty.open.is_none() {
-            self.reload(duty)?;
+        match &duty.open {
+            None => self.reload(duty)?,
+            Some(open) if Instant::now() >= duty.look_at => {
+                let found = self.store.open_generation(duty.shard)?;
+                if found.epoch == open.epoch {
+                    duty.saw(found);
+                } else {
+                    self.reload(duty)?;
+                }
+            }
+            Some(_) => {}
         }
         match duty.next(now, self.settings.stabilization_delay) {
             Step::Lease => self.renew(duty),
@@ -140,7 +153,7 @@ impl Scheduler {
     }
 
     fn reload(&self, duty: &mut Duty) -> Result<(), StoreError> {
-        duty.open = Some(self.store.open_generation(duty.shard)?);
+        duty.saw(self.store.open_generation(duty.shard)?);
         duty.sealed = self.store.sealed_generations(duty.shard)?.into();
         duty.freezing = None;
         Ok(())
@@ -206,9 +219,15 @@ impl Duty {
             token: None,
             stands_by: false,
             open: None,
+            look_at: Instant::now(),
             sealed: VecDeque::new(),
             freezing: None,
         }
+    }
+
+    fn saw(&mut self, open: OpenGeneration) {
+        self.open = Some(open);
+        self.look_at = Instant::now() + LOOK_AGAIN;
     }
 
     /// A due toggle comes before any freezing: the windows' lengths matter more than the outbox's speed.

@@ -183,6 +183,10 @@ pub trait Store: Send + Sync {
     /// Returns whether it did.
     fn toggle(&self, shard: u16, token: FencingToken, expected: Epoch) -> Result<bool, StoreError>;
 
+    /// An operator's step: brings the end of the open window forward to now, so that its toggle is due, whoever holds the
+    /// lease. Returns the generation whose window that is. The next window begins where this one then ends.
+    fn end_window(&self, shard: u16) -> Result<Epoch, StoreError>;
+
     /// The open generation.
     fn open_generation(&self, shard: u16) -> Result<OpenGeneration, StoreError>;
 
@@ -212,6 +216,9 @@ pub trait Store: Send + Sync {
     /// Says how an attempt ended. Does nothing for a batch that is no longer in the outbox, nor, unless it confirms, once an
     /// attempt later than the settlement's own has begun: it may come late, and knows nothing about that one.
     fn settle(&self, token: FencingToken, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError>;
+
+    /// An operator's step: makes every batch of the outbox due now, whatever its backoff. Returns how many were not.
+    fn make_due(&self) -> Result<u64, StoreError>;
 
     /// Depth of outbox and dead letters.
     fn outbox_status(&self) -> Result<OutboxStatus, StoreError>;

@@ -25,6 +25,8 @@ mod order;
 mod journey;
 // What the receiver answers, and what becomes of a batch by it.
 mod delivery;
+// What operators ask and do from the command line.
+mod operators;
 // Several processes on one store.
 mod two_ingestors;
 // An orderly end.

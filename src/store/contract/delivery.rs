@@ -57,6 +57,21 @@ pub fn due_comes_in_order(open: Open<'_>) {
     }
 }
 
+pub fn an_operator_ends_the_backoffs(open: Open<'_>) {
+    let store = open(&settings(SHORT));
+    let (deliverer, batches) = with_batches(&*store, 3);
+    let shard = batches[0].shard;
+    for batch in &batches[..2] {
+        store.settle(deliverer.token(shard), &batch.id, &retry(0, LONG_LEASE, None)).unwrap();
+    }
+    assert_eq!(store.due(shard, 10, &[]).unwrap().len(), 1);
+    assert_eq!(store.make_due().unwrap(), 2);
+    assert_eq!(store.due(shard, 10, &[]).unwrap().len(), 3);
+    assert_eq!(store.make_due().unwrap(), 0);
+    let entry = deliverer.outbox().into_iter().find(|entry| entry.batch.id == batches[0].id).unwrap();
+    assert_eq!(entry.last_error.as_deref(), Some("503 \"busy\""), "only its time has changed");
+}
+
 pub fn attempts_are_noted(open: Open<'_>) {
     let store = open(&settings(SHORT));
     let (deliverer, batches) = with_batches(&*store, 1);

@@ -68,6 +68,36 @@ pub fn windows_touch(open: Open<'_>) {
     }
 }
 
+pub fn an_operator_ends_the_window(open: Open<'_>) {
+    let store = open(&settings(NEVER));
+    let deliverer = Deliverer::new(&*store);
+    let a = key("a", "sku");
+    add(&*store, &[plain(&a, 5)]);
+    let before = store.now().unwrap();
+    for shard in shards(&*store) {
+        let open = store.open_generation(shard).unwrap();
+        assert!(!store.toggle(shard, deliverer.token(shard), open.epoch).unwrap(), "not due yet");
+        assert_eq!(store.end_window(shard).unwrap(), open.epoch);
+        let ended = store.open_generation(shard).unwrap();
+        assert_eq!((ended.epoch, ended.window.start, ended.totals), (open.epoch, open.window.start, open.totals));
+        assert!(before <= ended.window.end && ended.window.end < open.window.end);
+        // Once more changes nothing: what is due stays due.
+        assert_eq!(store.end_window(shard).unwrap(), open.epoch);
+        assert_eq!(store.open_generation(shard).unwrap(), ended);
+    }
+    // Until the toggle, pulses go where they went.
+    add(&*store, &[plain(&a, 2)]);
+    deliverer.toggle();
+    for shard in shards(&*store) {
+        let next = store.open_generation(shard).unwrap();
+        let sealed = store.sealed_generations(shard).unwrap();
+        assert!(sealed.iter().all(|sealed| sealed.window.end == next.window.start), "the windows touch");
+        assert!(!store.toggle(shard, deliverer.token(shard), next.epoch).unwrap(), "the next one lasts");
+    }
+    assert_eq!(sealed_sums(&deliverer), BTreeMap::from([(a, nanos(7))]));
+    balanced(&*store);
+}
+
 pub fn missed_boundaries_are_one_window(open: Open<'_>) {
     let store = open(&settings(SHORT));
     let deliverer = Deliverer::new(&*store);

@@ -5,7 +5,8 @@
 //! open it again, and they go through the trait only. They hold for any number of shards.
 //!
 //! What the suite settles beyond the words of the trait: an empty generation that is due toggles to `true` and leaves no
-//! sealed one; a generation's toggle is due at the boundary it was opened with, also after the interval was changed;
+//! sealed one; a generation's toggle is due at the boundary it was opened with, also after the interval was changed, unless an operator
+//! ends its window;
 //! settling a batch that is gone is no error.
 
 use std::collections::BTreeMap;
@@ -40,12 +41,12 @@ macro_rules! contract_tests {
             dedup: a_repetition_adds_nothing, a_contradiction_adds_nothing, a_group_is_read_in_order,
                 ids_of_other_tenants_never_meet, ids_are_remembered_beyond_a_toggle, ids_have_a_limit,
                 ids_are_forgotten_in_time, a_refused_pulse_may_come_again;
-            generations: toggles_only_when_due, toggles_only_from_the_expected_epoch, windows_touch,
+            generations: toggles_only_when_due, toggles_only_from_the_expected_epoch, windows_touch, an_operator_ends_the_window,
                 missed_boundaries_are_one_window, an_empty_generation_leaves_nothing, pulses_go_to_one_generation;
             freezing: small_pages_meet_everything_once, a_scan_without_freezing_ends, a_scan_of_nothing_is_empty,
                 what_was_not_scanned_is_not_frozen, numbers_follow_each_other, finish_waits_for_the_last_aggregate,
                 a_batch_is_kept_byte_for_byte;
-            delivery: due_comes_in_order, attempts_are_noted, confirming_twice_is_harmless, a_retry_waits_its_delay,
+            delivery: due_comes_in_order, an_operator_ends_the_backoffs, attempts_are_noted, confirming_twice_is_harmless, a_retry_waits_its_delay,
                 a_late_settlement_changes_nothing, a_dead_letter_is_kept_and_replayed, a_discarded_letter_stays_in_the_ledger,
                 what_was_ambiguous_stays_so_after_a_replay, the_outbox_status_counts, unknown_batches_are_no_error;
             lease: a_holder_renews_under_one_token, another_holder_waits, a_released_lease_is_free,

@@ -267,6 +267,10 @@ impl Store for EmbeddedStore {
         self.shared.deliver(token, |tx| sealed::toggle(tx, Timestamp::now(), interval, expected))
     }
 
+    fn end_window(&self, _shard: u16) -> Result<Epoch, StoreError> {
+        self.shared.write(|tx| sealed::end_window(tx, Timestamp::now()))
+    }
+
     fn open_generation(&self, _shard: u16) -> Result<OpenGeneration, StoreError> {
         self.shared.read(rows::open_generation)
     }
@@ -297,6 +301,10 @@ impl Store for EmbeddedStore {
 
     fn settle(&self, token: FencingToken, id: &BatchId, settlement: &Settlement) -> Result<(), StoreError> {
         self.shared.deliver(token, |tx| outbox::settle(tx, Timestamp::now(), id, settlement))
+    }
+
+    fn make_due(&self) -> Result<u64, StoreError> {
+        self.shared.write(|tx| outbox::make_due(tx, Timestamp::now()))
     }
 
     fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {

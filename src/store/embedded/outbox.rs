@@ -61,6 +61,12 @@ pub fn dead_letters(tx: &Connection, limit: usize) -> Result<Vec<DeadLetter>, St
     Ok(letters)
 }
 
+/// Ends every backoff.
+pub fn make_due(tx: &Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let sql = "UPDATE batches SET due_ms = ?1 WHERE dead_at_ms IS NULL AND due_ms > ?1";
+    Ok(tx.execute(sql, [int(now.0)])? as u64)
+}
+
 /// Notes that an attempt begins, unless the batch has left the outbox.
 pub fn begin_attempt(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, StoreError> {
     let mut statement = tx.prepare_cached(

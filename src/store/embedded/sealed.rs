@@ -94,6 +94,15 @@ pub fn toggle(tx: &Connection, now: Timestamp, interval: Duration, expected: Epo
     Ok(true)
 }
 
+/// Makes the open generation's toggle due now. Its window holds a millisecond at least.
+pub fn end_window(tx: &Connection, now: Timestamp) -> Result<Epoch, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE generations SET window_end_ms = min(window_end_ms, max(?, window_start_ms + 1))
+         WHERE sealed_at_ms IS NULL RETURNING epoch",
+    )?;
+    Ok(Epoch(statement.query_row([int(now.0)], |row| unsigned(row, 0))?))
+}
+
 /// Moves the aggregates into the outbox if the generation still holds them so, and the batch's number is next.
 pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggregate]) -> Result<Frozen, StoreError> {
     let next = sealed_generations(tx, Some(batch.epoch))?.first().map(|sealed| sealed.next_batch);

@@ -20,6 +20,8 @@ pub(super) struct Scripts {
     pub(super) finish: Loadable,
     pub(super) settle: Loadable,
     pub(super) due: Loadable,
+    pub(super) end_window: Loadable,
+    pub(super) make_due: Loadable,
     pub(super) ledger: Loadable,
 }
 
@@ -34,6 +36,8 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     finish: Loadable::new(include_str!("finish.lua")),
     settle: Loadable::new(include_str!("settle.lua")),
     due: Loadable::new(include_str!("due.lua")),
+    end_window: Loadable::new(include_str!("end_window.lua")),
+    make_due: Loadable::new(include_str!("make_due.lua")),
     ledger: Loadable::new(include_str!("ledger.lua")),
 });
 
@@ -71,7 +75,7 @@ impl Loadable {
 }
 
 impl Scripts {
-    pub(super) fn all(&self) -> [&Loadable; 11] {
+    pub(super) fn all(&self) -> [&Loadable; 13] {
         [
             &self.init,
             &self.ingest,
@@ -83,6 +87,8 @@ impl Scripts {
             &self.finish,
             &self.settle,
             &self.due,
+            &self.end_window,
+            &self.make_due,
             &self.ledger,
         ]
     }

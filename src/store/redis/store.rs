@@ -188,6 +188,11 @@ impl Store for RedisStore {
         flag(&self.run(command, Repeat::Never)?)
     }
 
+    fn end_window(&self, shard: u16) -> Result<Epoch, StoreError> {
+        let command = SCRIPTS.end_window.call(&[&self.keys(shard)?.state]);
+        reply::number(self.run(command, Repeat::Write)?).map(Epoch)
+    }
+
     fn open_generation(&self, shard: u16) -> Result<OpenGeneration, StoreError> {
         self.hash(&self.keys(shard)?.state)?.open_generation()
     }
@@ -309,6 +314,24 @@ impl Store for RedisStore {
                 step(&[b"dead", attempt.as_bytes(), since.as_bytes(), reason.as_bytes()])
             }
         }
+    }
+
+    fn make_due(&self) -> Result<u64, StoreError> {
+        // In pieces, so that no script holds up the ingesting for long.
+        const PIECE: u64 = 1000;
+        let mut all = 0;
+        for keys in &self.shared.keys {
+            loop {
+                let mut command = SCRIPTS.make_due.call(&[&keys.outbox]);
+                command.arg(PIECE);
+                let made = integer(&self.run(command, Repeat::Never)?)? as u64;
+                all += made;
+                if made < PIECE {
+                    break;
+                }
+            }
+        }
+        Ok(all)
     }
 
     fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {
