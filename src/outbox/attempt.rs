@@ -46,6 +46,8 @@ impl Courier {
     pub fn new(settings: &ReceiverSettings) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(settings.timeout))
+            // Shorter, so that it is told apart: nothing was sent to a host that takes no connection.
+            .timeout_connect(Some(settings.timeout * 9 / 10))
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -147,6 +149,9 @@ fn is_bad_certificate(error: &std::io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::BatchId;
+    use crate::generation::{Epoch, Window};
+    use crate::pulse::UnitTotals;
 
     fn verdict(status: u16, retry_after: Option<&str>) -> Verdict {
         let mut headers = HeaderMap::new();
@@ -187,6 +192,45 @@ mod tests {
         assert_eq!(not_before("Sun, 06 Nov 1994 08:00:00 GMT"), 0);
         assert_eq!(not_before("soon"), 0);
         assert_eq!(not_before("99999999999"), 24 * 3600);
+    }
+
+    #[test]
+    fn a_host_that_takes_no_connection_has_nothing() {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&address.into()).unwrap();
+        listener.listen(1).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        // With its backlog full, the kernel drops every SYN, as a host that is switched off does.
+        let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        let backlog: Vec<_> = std::iter::repeat_with(fill).take(100).take_while(Result::is_ok).collect();
+        assert!(backlog.len() < 100, "the backlog never fills up");
+
+        let settings = ReceiverSettings {
+            url: format!("http://{address}/batches"),
+            authorization: None,
+            concurrency: 1,
+            timeout: Duration::from_millis(500),
+            dedup_window: Duration::from_secs(60),
+        };
+        match Courier::new(&settings).post(&batch()) {
+            Verdict::Retry { ambiguous, error, .. } => assert!(!ambiguous, "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn batch() -> Batch {
+        let window = Window { start: Timestamp(0), end: Timestamp(1) };
+        Batch {
+            id: BatchId::from_text("a.0.0.0"),
+            shard: 0,
+            epoch: Epoch(0),
+            number: 0,
+            window,
+            aggregates: 1,
+            totals: UnitTotals::default(),
+            body: b"[]".to_vec(),
+        }
     }
 
     #[test]
