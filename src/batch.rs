@@ -171,6 +171,16 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+impl DeadLetter {
+    /// How the reason of a batch begins that was not refused, but kept from a receiver that may have forgotten it.
+    pub const PARKED: &'static str = "parked";
+
+    /// Whether the receiver must be asked before it is replayed.
+    pub fn is_parked(&self) -> bool {
+        self.reason.starts_with(Self::PARKED)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,6 +48,9 @@ enum Action {
     Replay {
         /// The batch's id
         id: String,
+        /// Says that the receiver was asked and has not got it: needed for one that was parked
+        #[arg(long)]
+        not_received: bool,
     },
     /// Gives one up for good: it is never billed. It is kept in discarded.ndjson beside the log, and its sums count as
     /// discarded in the ledger
@@ -72,7 +75,7 @@ pub fn run(args: &DeadLettersArgs) -> ExitCode {
         match &args.action {
             Action::List { limit } => list(store, *limit, args.format),
             Action::Show { id } => show(store, id, args.format),
-            Action::Replay { id } => replay(store, id, args.format),
+            Action::Replay { id, not_received } => replay(store, id, *not_received, args.format),
             Action::Discard { id, yes: false } => propose(store, id),
             Action::Discard { id, yes: true } => discard(store, id, &config.log.dir, args.format),
         }
@@ -99,12 +102,18 @@ fn show(store: &dyn Store, id: &str, format: Format) -> Result<(), String> {
     Ok(())
 }
 
-fn replay(store: &dyn Store, id: &str, format: Format) -> Result<(), String> {
+fn replay(store: &dyn Store, id: &str, not_received: bool, format: Format) -> Result<(), String> {
     #[derive(Serialize)]
     struct Replayed<'a> {
         replayed: &'a str,
     }
-    if !store.replay(&BatchId::from_text(id)).map_err(|error| error.to_string())? {
+    if !not_received && find(store, id)?.is_parked() {
+        return Err(format!(
+            "{id} is parked: the receiver may have processed it and forgotten its id. Ask the receiver; if it has not got it, \
+             replay it with --not-received, otherwise discard it"
+        ));
+    }
+    if !store.replay(&BatchId::from_text(id), not_received).map_err(|error| error.to_string())? {
         return Err(missing());
     }
     format.print(&Replayed { replayed: id }, || format!("{id} is back in the outbox\n"));

@@ -122,6 +122,12 @@ pub struct ReceiverSettings {
 }
 
 impl ReceiverSettings {
+    /// For how long after an attempt that the receiver may have processed the batch may be sent again: the last attempt
+    /// must arrive while the receiver remembers the first, and both noting it and sending it may take the time-out.
+    pub fn repeatable(&self) -> Duration {
+        self.dedup_window.saturating_sub(self.timeout * 2)
+    }
+
     /// Where batches go, for people.
     pub fn public_url(&self) -> String {
         public_url(&self.url)

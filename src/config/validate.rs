@@ -215,6 +215,12 @@ impl RawSettings {
         let concurrency = check.number("DELIVERY_CONCURRENCY", &self.delivery_concurrency, 5, 1, 256) as usize;
         let timeout = check.duration("DELIVERY_TIMEOUT", &self.delivery_timeout, secs(10), secs(1), secs(600));
         let dedup_window = check.duration("RECEIVER_DEDUP_WINDOW", &self.receiver_dedup_window, DAY, secs(60), YEAR);
+        if dedup_window < timeout * 3 {
+            check.mistakes.push(
+                "RECEIVER_DEDUP_WINDOW: must be at least three times DELIVERY_TIMEOUT, or no batch could be repeated"
+                    .to_owned(),
+            );
+        }
         if authorization.as_ref().is_some_and(|value| ureq::http::HeaderValue::from_str(value.expose()).is_err()) {
             check.mistakes.push("SENDER_AUTHORIZATION: must be printable text on one line".to_owned());
         }

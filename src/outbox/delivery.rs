@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::backoff::Backoff;
-use crate::batch::{BatchId, OutboxEntry, Settlement};
+use crate::batch::{BatchId, DeadLetter, OutboxEntry, Settlement};
 use crate::clock::Timestamp;
 use crate::config::ReceiverSettings;
 use crate::lease::FencingToken;
@@ -155,18 +155,17 @@ impl Delivery {
     fn deliver(&self, entry: &OutboxEntry, token: FencingToken) -> Result<(), StoreError> {
         let id = &entry.batch.id;
         let begun = self.store.now()?;
-        if entry.ambiguous_since.is_some_and(|since| begun.since(since) > self.settings.dedup_window) {
-            let window = span(self.settings.dedup_window);
-            let reason = format!(
-                "parked: the receiver may have processed it more than {window} ago (RECEIVER_DEDUP_WINDOW) and may have \
-                 forgotten its id; ask the receiver, then replay or keep it"
-            );
-            log::error!("batch {id}: {reason}");
-            // Whoever replays it has asked the receiver: nothing is ambiguous then.
-            let settlement = Settlement::DeadLetter { attempt: entry.attempts, ambiguous_since: None, reason };
-            return self.store.settle(token, id, &settlement);
+        if entry.ambiguous_since.is_some_and(|since| begun.since(since) >= self.settings.repeatable()) {
+            return self.park(entry, token);
         }
+        let taken = Timestamp::now();
         if !self.store.begin_attempt(token, id)? {
+            return Ok(());
+        }
+        if Timestamp::now().since(taken) > self.settings.timeout {
+            // This process, or its machine, stood still: another one may have delivered the batch long ago. What was noted
+            // stays noted.
+            log::warn!("batch {id}: not sent, since noting the attempt took longer than DELIVERY_TIMEOUT");
             return Ok(());
         }
         let started = Instant::now();
@@ -179,6 +178,20 @@ impl Delivery {
             self.observer.confirmed(entry);
         }
         Ok(())
+    }
+
+    /// Keeps a batch from a receiver that may have processed it and forgotten its id. What is ambiguous stays so: an operator
+    /// who replays it without having asked the receiver changes nothing.
+    fn park(&self, entry: &OutboxEntry, token: FencingToken) -> Result<(), StoreError> {
+        let (id, window) = (&entry.batch.id, span(self.settings.dedup_window));
+        let reason = format!(
+            "{}: the receiver may have processed it about {window} ago (RECEIVER_DEDUP_WINDOW) or earlier and may have \
+             forgotten its id; ask the receiver, and if it has not got it, replay it with --not-received",
+            DeadLetter::PARKED
+        );
+        log::error!("batch {id}: {reason}");
+        let (attempt, ambiguous_since) = (entry.attempts, entry.ambiguous_since);
+        self.store.settle(token, id, &Settlement::DeadLetter { attempt, ambiguous_since, reason })
     }
 
     fn judge(&self, entry: &OutboxEntry, begun: Timestamp, verdict: Verdict) -> (AttemptResult, Settlement) {
@@ -250,7 +263,7 @@ mod tests {
     const MEMORY: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_was_in_doubt_before_a_refusal_is_parked_after_the_replay() {
+    fn what_was_in_doubt_is_parked_until_somebody_has_asked() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path(), &settings(SHORT)).unwrap());
         add(&*store, &[plain(&key("a", "sku"), 1)]);
@@ -262,7 +275,7 @@ mod tests {
             url: "http://127.0.0.1:1".to_owned(),
             authorization: None,
             concurrency: 1,
-            timeout: MEMORY,
+            timeout: Duration::from_secs(1),
             dedup_window: MEMORY,
         };
         let delivery = Delivery::new(store.clone(), receiver, Leases::new(), Metrics::default(), Arc::new(NoObserver));
@@ -273,16 +286,20 @@ mod tests {
         assert!(store.begin_attempt(token, &id).unwrap());
         let (_, refused) = delivery.judge(&entry, store.now().unwrap(), Verdict::Refused("422".to_owned()));
         store.settle(token, &id, &refused).unwrap();
-        assert!(store.replay(&id).unwrap());
+        assert!(store.replay(&id, false).unwrap());
 
         wait_until(&*store, entry.ambiguous_since.unwrap().after(MEMORY * 2));
         delivery.deliver(&deliverer.only_entry(), token).unwrap();
         let parked = store.dead_letters(1).unwrap().remove(0);
-        assert!(parked.reason.starts_with("parked"), "{}", parked.reason);
+        assert!(parked.is_parked(), "{}", parked.reason);
         assert_eq!(parked.attempts, 2, "nothing was sent");
 
-        // Whoever replays it now has asked the receiver.
-        assert!(store.replay(&id).unwrap());
-        assert_eq!(deliverer.only_entry().ambiguous_since, None);
+        // However often it is replayed, until somebody has asked the receiver.
+        assert!(store.replay(&id, false).unwrap());
+        delivery.deliver(&deliverer.only_entry(), token).unwrap();
+        assert!(store.dead_letters(1).unwrap().remove(0).is_parked());
+        assert!(store.replay(&id, true).unwrap());
+        delivery.deliver(&deliverer.only_entry(), token).unwrap();
+        assert_eq!(deliverer.only_entry().attempts, 3, "it was sent");
     }
 }

@@ -230,8 +230,9 @@ pub trait Store: Send + Sync {
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Puts a dead letter back into the outbox, due now, under its own id and bytes. What its earlier attempts left
-    /// ambiguous stays so, and they still count: only the backoff starts anew. Returns whether there was one.
-    fn replay(&self, id: &BatchId) -> Result<bool, StoreError>;
+    /// ambiguous stays so, unless it is known not to be received, and they still count: only the backoff starts anew.
+    /// Returns whether there was one.
+    fn replay(&self, id: &BatchId, not_received: bool) -> Result<bool, StoreError>;
 
     /// Gives a dead letter up for good: it is deleted, and its sums count as discarded from then on. Returns whether there
     /// was one. Whoever calls this has kept its body elsewhere.

@@ -84,6 +84,33 @@ fn a_refused_batch_is_kept_and_replayed_unchanged(store: TestStore) {
     assert_eq!(ingestor.run_well(&["dead-letters", "list"]), "");
 }
 
+// Embedded, since Redis tells the time itself.
+#[test]
+fn a_parked_batch_waits_for_somebody_who_has_asked() {
+    let receiver = Receiver::start();
+    receiver.set_faults(r#"{"fail_after_commit_rate":1.0,"fail_after_commit_with":"500"}"#);
+    let clock = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    let skew = [("INGESTOR_TEST_CLOCK_FILE", clock.path().to_str().expect("its name is text"))];
+    let ingestor = Ingestor::delivering(&TestStore::Embedded, &receiver, &skew);
+    assert_eq!(ingestor.post(&pulse("a", "1.5")).status, 204);
+    eventually_true("the receiver has it", || receiver.batches().len() == 1);
+    let day_and_hour = (25 * 3600 * 1000).to_string();
+    std::fs::write(clock.path(), day_and_hour).expect("the clock can be set");
+    ingestor.wait_for_ledger_kb("dead_letters", "1.5");
+
+    let listed = ingestor.run_well(&["dead-letters", "list"]);
+    assert!(listed.contains("parked"), "{listed}");
+    let id = listed.split_whitespace().next().expect("its id comes first");
+    let refused = ingestor.run(&["dead-letters", "replay", id]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--not-received"));
+    assert_eq!(ingestor.ledger_kb("dead_letters"), "1.5");
+    receiver.set_faults(r#"{"fail_after_commit_rate":0.0}"#);
+    ingestor.run_well(&["dead-letters", "replay", id, "--not-received"]);
+    ingestor.wait_for_ledger_kb("delivered", "1.5");
+    assert_eq!(receiver.kb(), "1.5");
+}
+
 fn a_wrong_address_pauses_everything_and_condemns_nothing(store: TestStore) {
     let receiver = Receiver::start();
     // As a server answers that is something else than a receiver.

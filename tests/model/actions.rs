@@ -6,6 +6,14 @@ use crate::config::Config;
 use crate::state::{Event, Phase, State, Step, Wire};
 use crate::{deliver, ingest, invariants, receiver};
 
+/// What an operator knows of a batch that is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    None,
+    /// `--not-received`.
+    NotReceived,
+}
+
 /// How a receiver takes a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
@@ -78,7 +86,7 @@ pub enum Action {
     ExecuteLateStep,
     PostArrivesLate,
     /// `settle.lua`, step `replay`.
-    Replay(usize),
+    Replay(usize, Knowledge),
     /// A lease's length passes without renewal.
     EndLease,
     EndWindow,
@@ -180,7 +188,7 @@ impl Config {
                 }
             }
             Action::PostArrivesLate => receiver::post_arrives_late(state),
-            Action::Replay(batch) => state.store.replay(self, batch),
+            Action::Replay(batch, knowledge) => state.store.replay(self, batch, knowledge),
             Action::EndLease => state.store.lease_over = true,
             Action::EndWindow => state.hours += 1,
             Action::EndDedupWindow => state.dedup_windows += 1,
@@ -211,7 +219,7 @@ fn event(action: Action) -> Option<Event> {
         Action::React(_, Reaction::NeverReached) => Event::PostLost,
         Action::React(_, Reaction::Busy) => Event::Busy,
         Action::React(_, Reaction::Refuses) => Event::Refused,
-        Action::Replay(_) => Event::Replay,
+        Action::Replay(..) => Event::Replay,
         Action::Failover => Event::Failover,
         _ => return None,
     })

@@ -266,8 +266,9 @@ pub fn begin(config: &Config, state: &mut State, index: usize) {
     let Job { batch, token, since, attempt, .. } = state.senders[index].job;
     if since != NONE && state.days > since {
         let job = &mut state.senders[index].job;
-        // This one never begins: parked by what the one before it left.
-        (job.phase, job.attempt) = (Phase::Ended(Settlement::Dead(NONE)), attempt - 1);
+        // This one never begins: parked by what the one before it left, which stays.
+        let since = if config.is(Mutant::ParkingForgets) { NONE } else { since };
+        (job.phase, job.attempt) = (Phase::Ended(Settlement::Dead(since)), attempt - 1);
         return;
     }
     match execute(config, state, Step::Attempt { token, batch, day: state.days }) {

@@ -8,7 +8,7 @@
 //! For each rule there is a model without it (`mutants.rs`), in which the checker must find the harm.
 //!
 //! Assumed: nobody stalls between noting an attempt and its POST, and no POST is under way, for longer than the receiver
-//! remembers; and the operator replays nothing that the receiver has counted and forgotten.
+//! remembers; and an operator who says that a batch was not received has asked, with nothing of it under way.
 //!
 //! Not in the model: arithmetic (sums are lists of pulses), limits and their verdicts, the embedded store, more than one
 //! shard (no call touches two), and pages of a scan (a sealed generation changes only by freezing).
@@ -160,6 +160,7 @@ fn rules_of_the_way_out_are_needed() {
     caught(Mutant::AttemptNotNoted, &DEAD_LETTERS, COUNTED_ONCE);
     caught(Mutant::LateSettled, &DEAD_LETTERS, COUNTED_ONCE);
     caught(Mutant::NoteTakenBack, &DEAD_LETTERS, COUNTED_ONCE);
+    caught(Mutant::ParkingForgets, &DEAD_LETTERS, COUNTED_ONCE);
     caught(Mutant::ReplayForgets, &DEAD_LETTERS, COUNTED_ONCE);
     caught(Mutant::ReplayStartsAnew, &DEAD_LETTERS, COUNTED_ONCE);
 }

@@ -39,6 +39,8 @@ pub enum Mutant {
     LateSettled,
     /// `delivery.rs::Delivery::deliver` takes the note back when `Store::begin_attempt` failed.
     NoteTakenBack,
+    /// `delivery.rs::Delivery::park` forgets since when the batch is ambiguous.
+    ParkingForgets,
     /// `settle.lua` forgets at a replay since when the batch is ambiguous.
     ReplayForgets,
     /// `settle.lua` counts attempts from 0 again after a replay.

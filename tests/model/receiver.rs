@@ -1,6 +1,6 @@
 //! The other end: how a receiver takes a POST, and the operator who replays what it refused.
 
-use crate::actions::{Action, Reaction};
+use crate::actions::{Action, Knowledge, Reaction};
 use crate::config::Config;
 use crate::state::{BATCHES, Event, Job, NONE, NUMBERS, Phase, Place, Settlement, State, Sums, total};
 
@@ -10,18 +10,22 @@ pub fn actions(config: &Config, state: &State, actions: &mut Vec<Action>) {
         actions.push(Action::PostArrivesLate);
     }
     for batch in 0..BATCHES {
-        if state.store.batches[batch].place == Place::Dead
-            && state.may(config, Event::Replay)
-            && may_replay(state, batch)
-        {
-            actions.push(Action::Replay(batch));
+        if state.store.batches[batch].place == Place::Dead && state.may(config, Event::Replay) {
+            actions.push(Action::Replay(batch, Knowledge::None));
+            if is_known_not_received(state, batch) {
+                actions.push(Action::Replay(batch, Knowledge::NotReceived));
+            }
         }
     }
 }
 
-/// The operator asks the receiver about a batch that it may have counted and forgotten, and keeps such a one.
-fn may_replay(state: &State, batch: usize) -> bool {
-    state.receiver.counted & !state.receiver.remembers & (1 << batch) == 0
+/// Whether an operator who asks the receiver learns that it has not got the batch. Who asks waits until nothing is on its
+/// way any more.
+fn is_known_not_received(state: &State, batch: usize) -> bool {
+    let is_posting = |phase| matches!(phase, Phase::Begun | Phase::Posted);
+    state.late_post.is_none()
+        && !state.senders.iter().any(|sender| is_posting(sender.job.phase))
+        && state.receiver.counted & (1 << batch) == 0
 }
 
 /// How a POST may end.

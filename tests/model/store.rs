@@ -1,5 +1,6 @@
 //! The scripts, one function each: `src/store/redis/*.lua`. Each is one atomic step of the store.
 
+use crate::actions::Knowledge;
 use crate::config::Config;
 use crate::mutants::Mutant;
 use crate::state::{
@@ -235,10 +236,10 @@ impl Store {
     }
 
     /// `settle.lua`, step `replay`.
-    pub fn replay(&mut self, config: &Config, batch: usize) {
+    pub fn replay(&mut self, config: &Config, batch: usize, knowledge: Knowledge) {
         let batch = &mut self.batches[batch];
         batch.place = Place::Outbox;
-        if config.is(Mutant::ReplayForgets) {
+        if knowledge == Knowledge::NotReceived || config.is(Mutant::ReplayForgets) {
             batch.since = NONE;
         }
         if config.is(Mutant::ReplayStartsAnew) {

@@ -27,7 +27,7 @@ pub fn every_step_balances(open: Open<'_>) {
     store.begin_attempt(token, id).unwrap();
     store.settle(token, id, &dead_letter(1)).unwrap();
     assert_eq!(columns(balanced(&*store)), [none, none, none, none, total]);
-    assert!(store.replay(id).unwrap());
+    assert!(store.replay(id, false).unwrap());
     assert_eq!(columns(balanced(&*store)), [none, none, total, none, none]);
     store.settle(token, id, &Settlement::Confirm).unwrap();
     let ledger = balanced(&*store);
@@ -126,7 +126,7 @@ fn step(deliverer: &Deliverer<'_>, model: &mut Model, random: &mut Random, seed:
                 assert!(store.discard(&id).unwrap());
                 model.discarded.merge(&totals);
             } else {
-                assert!(store.replay(&id).unwrap());
+                assert!(store.replay(&id, false).unwrap());
                 model.outbox.insert(id, totals);
             }
         }

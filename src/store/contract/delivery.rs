@@ -154,7 +154,7 @@ pub fn a_late_settlement_changes_nothing(open: Open<'_>) {
     }
     // Nor after a replay: attempts go on being counted.
     store.settle(token, id, &refusal(2, None, "422")).unwrap();
-    assert!(store.replay(id).unwrap());
+    assert!(store.replay(id, false).unwrap());
     assert!(store.begin_attempt(token, id).unwrap());
     let begun = deliverer.only_entry();
     assert_eq!((begun.attempts, begun.attempts_before, begun.failures_with_next()), (3, 2, 2));
@@ -176,7 +176,7 @@ pub fn what_was_ambiguous_stays_so_after_a_replay(open: Open<'_>) {
     let replayed = |settlement: Settlement| {
         assert!(store.begin_attempt(token, id).unwrap());
         store.settle(token, id, &settlement).unwrap();
-        assert!(store.replay(id).unwrap());
+        assert!(store.replay(id, false).unwrap());
         deliverer.only_entry().ambiguous_since
     };
     // A refused attempt takes its own note back, and leaves what was known before it.
@@ -185,8 +185,10 @@ pub fn what_was_ambiguous_stays_so_after_a_replay(open: Open<'_>) {
     let began = deliverer.only_entry().ambiguous_since;
     assert!(began.is_some());
     assert_eq!(replayed(refusal(3, began, "422")), began);
-    // A parked one: nobody replays it without having asked the receiver.
-    assert_eq!(replayed(refusal(4, None, "parked")), None);
+    // Only who knows that the receiver has not got it may say so.
+    store.settle(token, id, &refusal(3, began, "parked")).unwrap();
+    assert!(store.replay(id, true).unwrap());
+    assert_eq!(deliverer.only_entry().ambiguous_since, None);
 }
 
 pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
@@ -222,9 +224,9 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
         (batches[2].totals, batches[0].totals.get(Unit::Kb) + batches[1].totals.get(Unit::Kb))
     );
 
-    assert!(store.replay(&batches[1].id).unwrap());
-    assert!(!store.replay(&batches[1].id).unwrap(), "there is none any more");
-    assert!(!store.replay(&batches[2].id).unwrap(), "it was never one");
+    assert!(store.replay(&batches[1].id, false).unwrap());
+    assert!(!store.replay(&batches[1].id, false).unwrap(), "there is none any more");
+    assert!(!store.replay(&batches[2].id, false).unwrap(), "it was never one");
     let now = store.now().unwrap();
     let replayed = store.due(shard, 10, &[batches[2].id.clone()]).unwrap();
     let [replayed] = <[_; 1]>::try_from(replayed).unwrap();
@@ -254,7 +256,7 @@ pub fn a_discarded_letter_stays_in_the_ledger(open: Open<'_>) {
     );
     for gone in [&batches[0].id, &BatchId::from_text("nonsense")] {
         assert!(!store.discard(gone).unwrap());
-        assert!(!store.replay(gone).unwrap());
+        assert!(!store.replay(gone, false).unwrap());
     }
     // A confirmation that comes late finds nothing to confirm.
     store.settle(token, &batches[0].id, &Settlement::Confirm).unwrap();
@@ -295,9 +297,9 @@ pub fn unknown_batches_are_no_error(open: Open<'_>) {
     for settlement in [Settlement::Confirm, retry(1, SHORT, None), refusal(1, None, "no")] {
         store.settle(token, &id, &settlement).unwrap();
     }
-    assert!(!store.replay(&id).unwrap());
+    assert!(!store.replay(&id, false).unwrap());
     // An operator may type anything.
-    assert!(matches!(store.replay(&BatchId::from_text("nonsense")), Ok(false)));
+    assert!(matches!(store.replay(&BatchId::from_text("nonsense"), false), Ok(false)));
     assert_eq!(balanced(&*store), Ledger::default());
     assert_eq!((store.dead_letters(10).unwrap(), deliverer.outbox()), (vec![], vec![]));
 }

@@ -319,8 +319,8 @@ impl Store for EmbeddedStore {
         self.shared.read(|tx| outbox::dead_letters(tx, limit))
     }
 
-    fn replay(&self, id: &BatchId) -> Result<bool, StoreError> {
-        self.shared.write(|tx| outbox::replay(tx, Timestamp::now(), id))
+    fn replay(&self, id: &BatchId, not_received: bool) -> Result<bool, StoreError> {
+        self.shared.write(|tx| outbox::replay(tx, Timestamp::now(), id, not_received))
     }
 
     fn discard(&self, id: &BatchId) -> Result<bool, StoreError> {

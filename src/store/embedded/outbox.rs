@@ -108,12 +108,14 @@ pub fn settle(tx: &Connection, now: Timestamp, id: &BatchId, settlement: &Settle
     Ok(())
 }
 
-/// Puts a dead letter back into the outbox. Only its backoff starts anew.
-pub fn replay(tx: &Connection, now: Timestamp, id: &BatchId) -> Result<bool, StoreError> {
+/// Puts a dead letter back into the outbox. Only its backoff starts anew, and if it is known not to be received, nothing of
+/// it is ambiguous any more.
+pub fn replay(tx: &Connection, now: Timestamp, id: &BatchId, not_received: bool) -> Result<bool, StoreError> {
     let replayed = tx.execute(
-        "UPDATE batches SET dead_at_ms = NULL, due_ms = ?, attempts_before = attempts, last_error = NULL
+        "UPDATE batches SET dead_at_ms = NULL, due_ms = ?, attempts_before = attempts, last_error = NULL,
+             ambiguous_since_ms = CASE WHEN ? THEN NULL ELSE ambiguous_since_ms END
          WHERE batch_id = ? AND dead_at_ms IS NOT NULL",
-        (int(now.0), id.as_str()),
+        (int(now.0), not_received, id.as_str()),
     )?;
     if replayed == 1 {
         move_ledger(tx, "dead_letters", "outbox", &batch_totals(tx, id)?)?;

@@ -218,7 +218,7 @@ fn operators_work_beside_a_running_server() {
     let beside = EmbeddedStore::attach(dir.path(), &settings(SHORT)).unwrap();
     assert_eq!(beside.incarnation(), store.incarnation());
     assert_eq!(beside.dead_letters(10).unwrap()[0].batch, batches[0]);
-    assert!(beside.replay(&batches[0].id).unwrap());
+    assert!(beside.replay(&batches[0].id, false).unwrap());
     let refused = beside.writer().commit(&[plain(&a, 1)], PATIENCE);
     assert_eq!(refused.outcomes, [Outcome::NotStored]);
     assert_eq!(deliverer.only_entry().batch, batches[0]);

@@ -4,7 +4,7 @@
 --
 -- KEYS: 1 lease, 2 ledger, 3 outbox, 4 frozen, 5 dead letters, 6 batch
 -- ARGV: 1 token (empty for replay and discard, which an operator may do at any time), 2 batch id, 3 step, then by step
---       attempt | confirm | replay | discard: nothing; retry | dead: 4 attempt, 5 ambiguous since (ms, or empty), then
+--       attempt | confirm | discard: nothing; replay: 4 whether it is known not to be received (0 or 1); retry | dead: 4 attempt, 5 ambiguous since (ms, or empty), then
 --       retry: 6 delay (ms), 7 error; dead: 6 reason
 local ledger, outbox, frozen, dead, batch = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, step = ARGV[2], ARGV[3]
@@ -56,8 +56,9 @@ elseif step == 'replay' then
   redis.call('ZADD', outbox, now, id)
   redis.call('ZADD', frozen, redis.call('HGET', batch, 'frozen_at'), id)
   -- The backoff starts anew. Attempts go on being counted, so that a late settlement finds those after it; and what
-  -- the receiver may have, it may have all the same.
+  -- the receiver may have, it may have all the same, unless somebody has looked.
   redis.call('HDEL', batch, 'reason', 'error')
+  if ARGV[4] == '1' then redis.call('HDEL', batch, 'ambiguous_since') end
   redis.call('HSET', batch, 'attempts_before', redis.call('HGET', batch, 'attempts'))
 elseif step == 'discard' then
   move('dead_letters:', 'discarded:')

@@ -367,8 +367,8 @@ impl Store for RedisStore {
         Ok(letters.into_iter().map(|(_, letter)| letter).collect())
     }
 
-    fn replay(&self, id: &BatchId) -> Result<bool, StoreError> {
-        self.step(None, id, &[b"replay"], Repeat::Never)
+    fn replay(&self, id: &BatchId, not_received: bool) -> Result<bool, StoreError> {
+        self.step(None, id, &[b"replay", if not_received { b"1" } else { b"0" }], Repeat::Never)
     }
 
     fn discard(&self, id: &BatchId) -> Result<bool, StoreError> {
