@@ -16,6 +16,8 @@ mod world;
 // What goes in, and what is written down of it.
 mod client;
 mod journal;
+// Who looks after what the receiver refused.
+mod operator;
 // The verdict.
 mod oracle;
 mod report;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::journal::{Key, Record};
+use crate::operator::Letter;
 use crate::pulses::nanos;
 use crate::receiver::{Post, Verdict};
 
@@ -64,8 +65,8 @@ impl fmt::Display for Violation {
 pub struct Evidence {
     pub pulses: Vec<Record>,
     pub posts: Vec<Post>,
-    /// Id and body of each batch that is a dead letter in the end.
-    pub dead_letters: Vec<(String, String)>,
+    /// Each batch that is a dead letter in the end.
+    pub dead_letters: Vec<Letter>,
     /// The ledger in the end, if it was at rest in time.
     pub ledger: Option<Value>,
 }
@@ -91,9 +92,9 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
     let accepted: Vec<&Post> = evidence.posts.iter().filter(|post| post.verdict == Verdict::Accepted).collect();
     let ids: BTreeSet<&str> = accepted.iter().map(|post| post.id.as_str()).collect();
     // A parked batch may be both: the receiver has it, and nobody could know.
-    let dead: Vec<&(String, String)> =
-        evidence.dead_letters.iter().filter(|(id, _)| !ids.contains(id.as_str())).collect();
-    let bodies = accepted.iter().map(|post| (&post.id, &post.body)).chain(dead.iter().map(|(id, body)| (id, body)));
+    let dead = evidence.dead_letters.iter().filter(|letter| !ids.contains(letter.id.as_str()));
+    let bodies =
+        accepted.iter().map(|post| (&post.id, &post.body)).chain(dead.map(|letter| (&letter.id, &letter.body)));
     let mut sums = Sums::new();
     for (id, body) in bodies {
         if let Err(error) = add(&mut sums, body) {
@@ -128,7 +129,7 @@ fn one_body(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) {
             broken(Rule::OneBody, format!("batch {} came as {:?} and as {:?}", post.id, said(known), said(post)));
         }
     }
-    for (id, body) in &evidence.dead_letters {
+    for Letter { id, body, .. } in &evidence.dead_letters {
         if let Some(post) = first.get(id.as_str()).filter(|post| post.body != *body) {
             broken(Rule::OneBody, format!("batch {id} was sent as {:?} and is kept as {body:?}", post.body));
         }
@@ -216,9 +217,9 @@ fn check_ledger(
     };
     let mut dead = Sums::new();
     let mut delivered = Sums::new();
-    let is_dead = |id: &str| evidence.dead_letters.iter().any(|(dead, _)| dead == id);
-    for (_, body) in &evidence.dead_letters {
-        let _ = add(&mut dead, body);
+    let is_dead = |id: &str| evidence.dead_letters.iter().any(|dead| dead.id == id);
+    for letter in &evidence.dead_letters {
+        let _ = add(&mut dead, &letter.body);
     }
     for post in accepted.iter().filter(|post| !is_dead(&post.id)) {
         let _ = add(&mut delivered, &post.body);
@@ -256,7 +257,7 @@ fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
         numbers.insert(batch);
     }
     // One that was parked may never have come.
-    for (id, _) in &evidence.dead_letters {
+    for Letter { id, .. } in &evidence.dead_letters {
         if let Some((_, [shard, epoch, batch])) = read_id(id)
             && let Some((_, _, numbers)) = shards.get_mut(&shard).and_then(|epochs| epochs.get_mut(&epoch))
         {
