@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::journal::{Key, Record};
 use crate::operator::Letter;
+use crate::plan::RECEIVER_MEMORY;
 use crate::pulses::nanos;
 use crate::receiver::{Post, Verdict};
 
@@ -23,6 +25,8 @@ pub enum Rule {
     Phantom,
     /// One id, one body, for ever.
     OneBody,
+    /// Sent again when the receiver may have forgotten it.
+    Forgotten,
     /// The sums of the ledger.
     Ledger,
     /// Everything is delivered once the faults are over.
@@ -40,6 +44,7 @@ impl Rule {
             Rule::Doubled => "doubled",
             Rule::Phantom => "phantom",
             Rule::OneBody => "one-body",
+            Rule::Forgotten => "forgotten",
             Rule::Ledger => "ledger",
             Rule::Rest => "rest",
             Rule::Windows => "windows",
@@ -71,6 +76,8 @@ pub struct Evidence {
     pub ledger: Option<Value>,
 }
 
+/// More than all clocks of a run are set back together, and less than an outage lasts longer than the receiver's memory.
+const CLOCK_SLACK: Duration = Duration::from_secs(40 * 60);
 /// As many of a kind are named.
 const NAMED_MAX: usize = 12;
 
@@ -89,6 +96,7 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
     let mut violations = Vec::new();
     let mut broken = |rule, text: String| violations.push(Violation { rule, text });
     one_body(evidence, &mut broken);
+    forgotten(evidence, &mut broken);
     let accepted: Vec<&Post> = evidence.posts.iter().filter(|post| post.verdict == Verdict::Accepted).collect();
     let ids: BTreeSet<&str> = accepted.iter().map(|post| post.id.as_str()).collect();
     // A parked batch may be both: the receiver has it, and nobody could know.
@@ -132,6 +140,22 @@ fn one_body(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) {
     for Letter { id, body, .. } in &evidence.dead_letters {
         if let Some(post) = first.get(id.as_str()).filter(|post| post.body != *body) {
             broken(Rule::OneBody, format!("batch {id} was sent as {:?} and is kept as {body:?}", post.body));
+        }
+    }
+}
+
+/// No batch is sent again later than the receiver remembers that it counted it.
+fn forgotten(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) {
+    // The program goes by the time of the first attempt in doubt, and clocks are set back meanwhile.
+    let memory = (RECEIVER_MEMORY + CLOCK_SLACK).as_secs();
+    let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
+    for Post { id, sent, verdict, .. } in &evidence.posts {
+        match counted.get(id.as_str()) {
+            Some(first) if *sent > first + memory => {
+                broken(Rule::Forgotten, format!("batch {id} was sent again {} s after it was counted", sent - first));
+            }
+            None if *verdict == Verdict::Accepted => drop(counted.insert(id, *sent)),
+            _ => {}
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Plan {
 }
 
 pub const CLIENTS: u64 = 6;
+/// How long the receiver is said to remember ids: the program's default.
+pub const RECEIVER_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 impl Plan {
     pub fn new(store: StoreKind, seed: u64, length: Duration, means: Means) -> Self {
@@ -66,8 +68,9 @@ impl Plan {
             ("DELIVERY_TIMEOUT", "1s".to_owned()),
             ("LEASE_DURATION", "1s".to_owned()),
             ("DRAIN_TIMEOUT", "5s".to_owned()),
-            // Longer than any leap of a clock, so that no id may be forgotten.
+            // Longer than all leaps of a clock together, so that no pulse's id may be forgotten.
             ("DEDUP_WINDOW", "60d".to_owned()),
+            ("RECEIVER_DEDUP_WINDOW", format!("{}s", RECEIVER_MEMORY.as_secs())),
         ];
         let ingestors = match store {
             StoreKind::Redis => {

@@ -43,6 +43,8 @@ pub struct Post {
     pub start: String,
     pub end: String,
     pub count: String,
+    /// When the ingestor sent it, in seconds by its own clock.
+    pub sent: u64,
     pub body: String,
     pub verdict: Verdict,
 }
@@ -202,6 +204,7 @@ fn read_post(reader: &mut impl BufRead) -> io::Result<Option<Post>> {
         start: header("ingestor-window-start"),
         end: header("ingestor-window-end"),
         count: header("ingestor-batch-count"),
+        sent: header("webhook-timestamp").parse().map_err(|_| io::Error::other("no time"))?,
         body: String::from_utf8(body).map_err(io::Error::other)?,
         verdict: Verdict::Accepted,
     }))

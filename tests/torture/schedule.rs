@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ingestor_consumo::splitmix::SplitMix64;
 
-use crate::plan::{Means, StoreKind};
+use crate::plan::{Means, RECEIVER_MEMORY, StoreKind};
 use crate::proxy::Mode;
 
 /// A process of the world.
@@ -63,10 +63,19 @@ pub struct Event {
 const QUIET: Duration = Duration::from_millis(500);
 /// Between the beginnings of two faults.
 const GAP_MS: (u64, u64) = (60, 600);
+/// An hour more than the receiver remembers.
+const OUTAGE_MS: i64 = RECEIVER_MEMORY.as_millis() as i64 + 3_600_000;
 
 /// Draws faults one after the other until the time is over.
 pub fn draw(store: StoreKind, ingestors: usize, random: &mut SplitMix64, length: Duration, means: Means) -> Vec<Event> {
     let mut drawing = Drawing { random, events: Vec::new(), at: QUIET, ingestors, means };
+    if store == StoreKind::Embedded {
+        // One at least: no other fault comes near the end of the receiver's memory. Redis goes by its own clock.
+        let latest = (length.as_millis() as u64 / 2).max(1);
+        drawing.at += Duration::from_millis(drawing.random.below(latest));
+        drawing.outage();
+        drawing.at = QUIET;
+    }
     while drawing.at < length {
         match store {
             StoreKind::Redis => drawing.fault_on_redis(),
@@ -119,7 +128,8 @@ impl Drawing<'_> {
                 false => self.kill_ingestor(),
             },
             42..52 => self.fail_sync(Part::Ingestor(0)),
-            52..66 => self.clock(&[-90_000, -5_000, -700, 700, 5_000, 90_000, 7_200_000, 90_000_000]),
+            52..62 => self.clock(&[-90_000, -5_000, -700, 700, 5_000, 90_000, 7_200_000]),
+            62..66 => self.outage(),
             _ => self.fault_of_any_store(),
         }
     }
@@ -225,6 +235,21 @@ impl Drawing<'_> {
         let leap = leaps_ms[self.random.below(leaps_ms.len() as u64) as usize];
         let act = Act::Clock(self.ingestor(), leap);
         self.push(act, Some(if leap < 0 { "clock set back" } else { "clock set forward" }));
+    }
+
+    /// The ingestor is down for longer than the receiver remembers, and comes back to batches of which nobody knows whether
+    /// they were counted. Its clock leaps only while it is down: between its look at the clock and a POST no day passes.
+    fn outage(&mut self) {
+        let mode = if self.random.chance(0.5) { "late-close" } else { "late-500" };
+        let often = self.between(300, 1000);
+        self.push(Act::Answer(mode, often), Some("receiver commits, then an outage"));
+        let (begun, doubt) = (self.at, self.between(700, 2500));
+        self.at += Duration::from_millis(doubt);
+        self.push(Act::Kill(Part::Ingestor(0)), Some("outage of a day"));
+        self.push(Act::Clock(0, OUTAGE_MS), None);
+        self.push(Act::Answer("ok", 0), None);
+        self.later(Act::Start, 0, 800);
+        self.at = begun;
     }
 
     fn ingestor(&mut self) -> usize {
