@@ -1,14 +1,15 @@
 //! What a client wrote down: each pulse, each try before it was sent, each answer once it was read.
 //!
 //! One file a client, one line an entry, on disk before the next step:
-//! `pulse <number> <tenant> <sku> <unit> <digit or -> <quanta> <once or any>`, `try <number> <pulses>`,
-//! `end <number> <fates> <what was answered>`. A try without an end is one of which nobody knows.
+//! `pulse <number> <tenant> <sku> <unit> <digit or -> <quanta> <once or any>`, `try <number> <time> <pulses>`,
+//! `end <number> <time> <fates> <what was answered>`. A try without an end is one of which nobody knows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What an answer says of a pulse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,17 @@ pub struct Pulse {
     pub once: bool,
 }
 
+impl Pulse {
+    /// How often it is in a sum of its aggregate.
+    pub fn counted_in(&self, sum: u128) -> u128 {
+        match self.digit {
+            // Alone: whatever does not divide is no multiple of it, and stays as a rest.
+            None => sum / self.quanta,
+            Some(digit) => (sum >> (4 * digit)) & 15,
+        }
+    }
+}
+
 /// The journal of a client at work.
 pub struct Journal(File);
 
@@ -62,7 +74,7 @@ impl Journal {
 
     pub fn attempt(&mut self, number: u64, pulses: &[Pulse]) -> io::Result<()> {
         let numbers: Vec<String> = pulses.iter().map(|pulse| pulse.number.to_string()).collect();
-        self.0.write_all(format!("try {number} {}\n", numbers.join(",")).as_bytes())
+        self.0.write_all(format!("try {number} {} {}\n", now_ms(), numbers.join(",")).as_bytes())
     }
 
     pub fn end(&mut self, number: u64, fates: &[Fate], answer: &str) -> io::Result<()> {
@@ -72,7 +84,7 @@ impl Journal {
             Fate::Unknown => 'U',
         };
         let fates: String = fates.iter().map(letter).collect();
-        self.0.write_all(format!("end {number} {fates} {}\n", answer.replace('\n', " ")).as_bytes())
+        self.0.write_all(format!("end {number} {} {fates} {}\n", now_ms(), answer.replace('\n', " ")).as_bytes())
     }
 }
 
@@ -83,13 +95,30 @@ pub struct Record {
     pub stored: u32,
     pub refused: u32,
     pub unknown: u32,
+    /// The tries that may have stored it: when each was sent, and when it was acknowledged. In milliseconds.
+    tries: Vec<(u64, Option<u64>)>,
+}
+
+impl Record {
+    /// When it may have been stored, first and last moment: one such span for each try.
+    pub fn spans(&self) -> impl Iterator<Item = (u64, u64)> {
+        // With an id it was stored before the first acknowledgement, whichever try that answered.
+        let first = self.tries.iter().filter_map(|&(_, acknowledged)| acknowledged).min().filter(|_| self.pulse.once);
+        let spans =
+            self.tries.iter().map(move |&(sent, acknowledged)| (sent, first.or(acknowledged).unwrap_or(u64::MAX)));
+        spans.filter(|(sent, last)| sent <= last)
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Reads a client's journal.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
     let text = fs::read_to_string(path)?;
     let mut records: BTreeMap<u64, Record> = BTreeMap::new();
-    let mut tries: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let mut tries: BTreeMap<u64, (u64, Vec<u64>)> = BTreeMap::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let wrong = || io::Error::other(format!("{}: {line:?}", path.display()));
@@ -99,28 +128,41 @@ pub fn read(path: &Path) -> io::Result<Vec<Record>> {
                 let key = Key { tenant: tenant.to_owned(), sku: sku.to_owned(), unit: unit.to_owned() };
                 let (digit, quanta) = (digit.parse().ok(), quanta.parse().map_err(|_| wrong())?);
                 let pulse = Pulse { number, key, digit, quanta, once: once == "once" };
-                records.insert(number, Record { pulse, stored: 0, refused: 0, unknown: 0 });
+                records.insert(number, Record { pulse, stored: 0, refused: 0, unknown: 0, tries: Vec::new() });
             }
-            ["try", number, pulses] => {
+            ["try", number, sent, pulses] => {
                 let pulses = pulses.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-                tries.insert(number.parse().map_err(|_| wrong())?, pulses);
+                let (number, sent) = (number.parse().map_err(|_| wrong())?, sent.parse().map_err(|_| wrong())?);
+                tries.insert(number, (sent, pulses));
             }
-            ["end", number, fates, ..] => {
-                let pulses = number.parse().ok().and_then(|number: u64| tries.remove(&number)).ok_or_else(wrong)?;
+            ["end", number, ended, fates, ..] => {
+                let ended = ended.parse().map_err(|_| wrong())?;
+                let (sent, pulses) =
+                    number.parse().ok().and_then(|number: u64| tries.remove(&number)).ok_or_else(wrong)?;
                 for (pulse, fate) in pulses.iter().zip(fates.chars()) {
                     let record = records.get_mut(pulse).ok_or_else(wrong)?;
                     match fate {
-                        'S' => record.stored += 1,
+                        'S' => {
+                            record.stored += 1;
+                            record.tries.push((sent, Some(ended)));
+                        }
                         'N' => record.refused += 1,
-                        _ => record.unknown += 1,
+                        _ => {
+                            record.unknown += 1;
+                            record.tries.push((sent, None));
+                        }
                     }
                 }
             }
             _ => return Err(wrong()),
         }
     }
-    for pulse in tries.values().flatten() {
-        records.get_mut(pulse).ok_or_else(|| io::Error::other("a try of no pulse"))?.unknown += 1;
+    for (sent, pulses) in tries.values() {
+        for pulse in pulses {
+            let record = records.get_mut(pulse).ok_or_else(|| io::Error::other("a try of no pulse"))?;
+            record.unknown += 1;
+            record.tries.push((*sent, None));
+        }
     }
     Ok(records.into_values().collect())
 }

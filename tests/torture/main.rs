@@ -20,6 +20,7 @@ mod journal;
 mod operator;
 // The verdict.
 mod oracle;
+mod windows;
 mod report;
 // A run, many runs, and runs of a program that has a rule less.
 mod run;

@@ -13,6 +13,7 @@ use crate::operator::Letter;
 use crate::plan::RECEIVER_MEMORY;
 use crate::pulses::nanos;
 use crate::receiver::{Post, Verdict};
+use crate::windows;
 
 /// A rule that can be broken. Its name is what the controls are held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,8 @@ pub enum Rule {
     Ledger,
     /// Everything is delivered once the faults are over.
     Rest,
+    /// Billed in a window in which it was not stored.
+    Misplaced,
     /// Windows touch and never overlap; batches of a window are numbered without a gap.
     Windows,
     /// Answers and processes keep to the contract.
@@ -47,6 +50,7 @@ impl Rule {
             Rule::Forgotten => "forgotten",
             Rule::Ledger => "ledger",
             Rule::Rest => "rest",
+            Rule::Misplaced => "misplaced",
             Rule::Windows => "windows",
             Rule::Conduct => "conduct",
         }
@@ -74,6 +78,8 @@ pub struct Evidence {
     pub dead_letters: Vec<Letter>,
     /// The ledger in the end, if it was at rest in time.
     pub ledger: Option<Value>,
+    /// How long a window is, on a store whose clock is the clients'.
+    pub interval: Option<Duration>,
 }
 
 /// More than all clocks of a run are set back together, and less than an outage lasts longer than the receiver's memory.
@@ -89,7 +95,8 @@ struct Delivered {
     use_unit: String,
 }
 
-type Sums = BTreeMap<Key, u128>;
+/// Billionths by aggregate.
+pub type Sums = BTreeMap<Key, u128>;
 
 /// Every rule that is broken, and how many windows there were.
 pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
@@ -113,11 +120,12 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
     if let Some(ledger) = &evidence.ledger {
         check_ledger(ledger, &sums, evidence, &accepted, &mut broken);
     }
-    let windows = windows(evidence, &mut broken);
+    let windows = windows::check(evidence, &mut broken);
     (violations, windows)
 }
 
-fn add(sums: &mut Sums, body: &str) -> Result<(), String> {
+/// Adds a batch's body.
+pub fn add(sums: &mut Sums, body: &str) -> Result<(), String> {
     let delivered: Vec<Delivered> = serde_json::from_str(body).map_err(|error| error.to_string())?;
     for Delivered { tenant_id, product_sku, used_amount, use_unit } in delivered {
         let key = Key { tenant: tenant_id, sku: product_sku, unit: use_unit };
@@ -161,10 +169,7 @@ fn forgotten(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) {
 }
 
 fn pulse_by_pulse(pulses: &[Record], sums: &Sums, broken: &mut impl FnMut(Rule, String)) {
-    let mut by_key: BTreeMap<&Key, Vec<&Record>> = BTreeMap::new();
-    for record in pulses {
-        by_key.entry(&record.pulse.key).or_default().push(record);
-    }
+    let by_key = by_key(pulses);
     let mut found: BTreeMap<Rule, Vec<String>> = BTreeMap::new();
     for (key, sum) in sums {
         if !by_key.contains_key(key) {
@@ -175,11 +180,7 @@ fn pulse_by_pulse(pulses: &[Record], sums: &Sums, broken: &mut impl FnMut(Rule, 
         let sum = sums.get(key).copied().unwrap_or(0);
         let mut rest = sum;
         for record in records {
-            let counted = match record.pulse.digit {
-                // Alone: whatever does not divide is no multiple of it, and stays as a rest.
-                None => sum / record.pulse.quanta,
-                Some(digit) => (sum >> (4 * digit)) & 15,
-            };
+            let counted = record.pulse.counted_in(sum);
             rest = rest.saturating_sub(counted * record.pulse.quanta);
             if let Some((rule, bounds)) = misjudged(record, counted) {
                 found.entry(rule).or_default().push(format!(
@@ -199,9 +200,21 @@ fn pulse_by_pulse(pulses: &[Record], sums: &Sums, broken: &mut impl FnMut(Rule, 
         }
     }
     for (rule, texts) in found {
-        let shown = texts.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("\n    ");
-        broken(rule, format!("{} found, such as\n    {shown}", texts.len()));
+        broken(rule, name_some(&texts));
     }
+}
+
+pub fn by_key(pulses: &[Record]) -> BTreeMap<&Key, Vec<&Record>> {
+    let mut by_key: BTreeMap<&Key, Vec<&Record>> = BTreeMap::new();
+    for record in pulses {
+        by_key.entry(&record.pulse.key).or_default().push(record);
+    }
+    by_key
+}
+
+pub fn name_some(texts: &[String]) -> String {
+    let shown = texts.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("\n    ");
+    format!("{} found, such as\n    {shown}", texts.len())
 }
 
 /// What is wrong with this count, and what it may be.
@@ -260,67 +273,4 @@ fn check_ledger(
             broken(Rule::Ledger, format!("{name}: it says {:?}, counted are {expected:?}", column(name)));
         }
     }
-}
-
-/// Windows and numbers, shard by shard; returns how many windows there were.
-fn windows(evidence: &Evidence, broken: &mut impl FnMut(Rule, String)) -> u64 {
-    type Generation<'a> = (&'a str, &'a str, BTreeSet<u64>);
-    let mut incarnations = BTreeSet::new();
-    let mut shards: BTreeMap<u64, BTreeMap<u64, Generation>> = BTreeMap::new();
-    for post in &evidence.posts {
-        let Some((incarnation, [shard, epoch, batch])) = read_id(&post.id) else {
-            broken(Rule::Windows, format!("{:?} is no batch id", post.id));
-            continue;
-        };
-        incarnations.insert(incarnation);
-        let generations = shards.entry(shard).or_default();
-        let (start, end, numbers) = generations.entry(epoch).or_insert((&post.start, &post.end, BTreeSet::new()));
-        if (*start, *end) != (post.start.as_str(), post.end.as_str()) {
-            broken(Rule::Windows, format!("generation {epoch} of shard {shard} has two windows"));
-        }
-        numbers.insert(batch);
-    }
-    // One that was parked may never have come.
-    for Letter { id, .. } in &evidence.dead_letters {
-        if let Some((_, [shard, epoch, batch])) = read_id(id)
-            && let Some((_, _, numbers)) = shards.get_mut(&shard).and_then(|epochs| epochs.get_mut(&epoch))
-        {
-            numbers.insert(batch);
-        }
-    }
-    if incarnations.len() > 1 {
-        broken(Rule::Windows, format!("ids of more than one store: {incarnations:?}"));
-    }
-    let mut count = 0;
-    for (shard, generations) in &shards {
-        count += generations.len() as u64;
-        for (epoch, (start, end, numbers)) in generations {
-            // RFC 3339 in UTC, with milliseconds or without: as moments, not as text.
-            if moment(start) >= moment(end) {
-                broken(Rule::Windows, format!("shard {shard}, generation {epoch}: {start} to {end}"));
-            }
-            if !numbers.iter().copied().eq(0..numbers.len() as u64) {
-                broken(Rule::Windows, format!("shard {shard}, generation {epoch}: batches {numbers:?}"));
-            }
-        }
-        for ((epoch, (_, end, _)), (next, (start, _, _))) in generations.iter().zip(generations.iter().skip(1)) {
-            // An empty generation is sent nowhere, so that only neighbours touch.
-            let (end, start) = (moment(end), moment(start));
-            if if *next == epoch + 1 { end != start } else { end > start } {
-                broken(Rule::Windows, format!("shard {shard}: {epoch} ends at {end:?}, {next} starts at {start:?}"));
-            }
-        }
-    }
-    count
-}
-
-/// A batch id's incarnation, and its numbers: shard, epoch, batch.
-fn read_id(id: &str) -> Option<(&str, [u64; 3])> {
-    let (incarnation, numbers) = id.split_once('.')?;
-    let numbers: Vec<u64> = numbers.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
-    Some((incarnation, numbers.try_into().ok()?))
-}
-
-fn moment(text: &str) -> Option<std::time::SystemTime> {
-    humantime::parse_rfc3339(text).ok()
 }

@@ -84,6 +84,12 @@ impl Plan {
         Plan { store, seed, length, ingestors, settings, replay_dead_letters, events }
     }
 
+    /// How long a window is.
+    pub fn interval(&self) -> Duration {
+        let setting = self.settings.iter().find(|(name, _)| *name == "INTERVAL_TO_SEND");
+        setting.and_then(|(_, value)| humantime::parse_duration(value).ok()).unwrap_or_default()
+    }
+
     pub fn name(&self) -> String {
         format!("{}-{}", self.store.name(), self.seed)
     }

@@ -40,7 +40,7 @@ impl Figures {
     }
 
     pub fn count_pulses(&mut self, records: &[Record]) {
-        for Record { pulse, stored, unknown, refused } in records {
+        for Record { pulse, stored, unknown, refused, .. } in records {
             self.pulses += 1;
             match (stored, unknown) {
                 (1.., _) => self.acknowledged += 1,
