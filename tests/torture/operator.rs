@@ -1,77 +1,131 @@
-//! The operator, who looks after dead letters by the program's own commands.
+//! The operator, who looks after dead letters by the program's own commands: in peace, and in the middle of the faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use crate::programs;
 use crate::receiver::{self, Verdict};
-use crate::world::World;
+
+/// The signal that ends a command, and `timeout` with it, once patience is over.
+const KILL: i32 = 9;
+/// A command in peace ends far sooner.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A batch among the dead letters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Letter {
     pub id: String,
+    #[serde(skip)]
     pub body: String,
     /// Why it is there.
     pub reason: String,
 }
 
 impl Letter {
-    /// Whether nobody can say if the receiver has it: it was sent, and comes too late for what the receiver remembers.
+    /// Whether the receiver must be asked: it may have the batch, and have forgotten its id.
     pub fn is_parked(&self) -> bool {
-        is_parked(&self.reason)
+        self.reason.starts_with("parked")
     }
 }
 
-/// One of the list.
-#[derive(Deserialize)]
-struct Listed {
-    id: String,
-    reason: String,
+/// What came of a visit under faults.
+#[derive(Default)]
+pub struct Visit {
+    pub replayed: u64,
+    pub complaints: Vec<String>,
 }
 
-/// Every dead letter.
-pub fn dead_letters(world: &World) -> Result<Vec<Letter>, String> {
-    let letters = list(world)?.into_iter().map(|Listed { id, reason }| {
-        let body = run_well(world, &["dead-letters", "show", &id])?.trim_end().to_owned();
-        Ok(Letter { id, body, reason })
-    });
-    letters.collect()
+/// Works with the settings of one ingestor.
+#[derive(Clone)]
+pub struct Operator {
+    pub program: PathBuf,
+    pub home: PathBuf,
+    pub settings: BTreeMap<String, String>,
+    /// The journal of the receiver, which is asked.
+    pub receiver: PathBuf,
 }
 
-/// Replays every dead letter but those that were parked and that the receiver has, and returns how many that were.
-pub fn replay_all(world: &World) -> Result<usize, String> {
-    // What is parked must not be replayed before the receiver was asked.
-    let counted = counted(world)?;
-    let mut letters = list(world)?;
-    letters.retain(|letter| !is_parked(&letter.reason) || !counted.contains(&letter.id));
-    for letter in &letters {
-        let asked: &[&str] = if is_parked(&letter.reason) { &["--not-received"] } else { &[] };
-        run_well(world, &[&["dead-letters", "replay", &letter.id], asked].concat())?;
+impl Operator {
+    /// Every dead letter, whole.
+    pub fn dead_letters(&self) -> Result<Vec<Letter>, String> {
+        let mut letters = self.list(PATIENCE)?;
+        for letter in &mut letters {
+            letter.body = self.run_well(&["dead-letters", "show", &letter.id], PATIENCE)?.trim_end().to_owned();
+        }
+        Ok(letters)
     }
-    Ok(letters.len())
-}
 
-/// The ids of the batches that the receiver has.
-pub fn counted(world: &World) -> Result<BTreeSet<String>, String> {
-    let posts = receiver::read(&world.receiver_journal()).map_err(|error| error.to_string())?;
-    Ok(posts.into_iter().filter(|post| post.verdict == Verdict::Accepted).map(|post| post.id).collect())
-}
-
-fn list(world: &World) -> Result<Vec<Listed>, String> {
-    let listed = run_well(world, &["dead-letters", "list", "--json"])?;
-    serde_json::from_str(&listed).map_err(|error| format!("{error}: {listed}"))
-}
-
-fn is_parked(reason: &str) -> bool {
-    reason.starts_with("parked")
-}
-
-fn run_well(world: &World, args: &[&str]) -> Result<String, String> {
-    let output = world.run(args).map_err(|error| error.to_string())?;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.success() {
-        true => Ok(printed),
-        false => Err(format!("{args:?} failed: {printed}{}", String::from_utf8_lossy(&output.stderr))),
+    /// Replays every dead letter but those that were parked and that the receiver has, and returns how many that were.
+    pub fn replay_all(&self) -> Result<usize, String> {
+        let counted = self.counted()?;
+        let mut letters = self.list(PATIENCE)?;
+        letters.retain(|letter| !letter.is_parked() || !counted.contains(&letter.id));
+        for letter in &letters {
+            let asked: &[&str] = if letter.is_parked() { &["--not-received"] } else { &[] };
+            self.run_well(&[&["dead-letters", "replay", &letter.id], asked].concat(), PATIENCE)?;
+        }
+        Ok(letters.len())
     }
+
+    /// The ids of the batches that the receiver has.
+    pub fn counted(&self) -> Result<BTreeSet<String>, String> {
+        let posts = receiver::read(&self.receiver).map_err(|error| error.to_string())?;
+        Ok(posts.into_iter().filter(|post| post.verdict == Verdict::Accepted).map(|post| post.id).collect())
+    }
+
+    /// Replays what was refused, whatever else goes on, until patience is over: then the command is killed wherever it is.
+    /// What is parked waits for peace, since a POST of it may still be under way to the receiver.
+    pub fn visit(&self, patience: Duration) -> Visit {
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut visit = Visit::default();
+        let letters = match self.list(left()) {
+            Ok(letters) => letters,
+            Err(failure) => return Visit { complaints: complaint(failure), ..visit },
+        };
+        for letter in letters.iter().filter(|letter| !letter.is_parked()) {
+            match self.run_well(&["dead-letters", "replay", &letter.id], left()) {
+                Ok(_) => visit.replayed += 1,
+                Err(failure) => visit.complaints.extend(complaint(failure)),
+            }
+        }
+        visit
+    }
+
+    fn list(&self, limit: Duration) -> Result<Vec<Letter>, String> {
+        let listed = self.run_well(&["dead-letters", "list", "--json"], limit)?;
+        serde_json::from_str(&listed).map_err(|error| format!("{CRASHED}: {error}: {listed}"))
+    }
+
+    fn run_well(&self, args: &[&str], limit: Duration) -> Result<String, String> {
+        let output = self.run(args, limit).map_err(|error| error.to_string())?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = || format!("{args:?}: {}: {printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        match (output.status.code(), output.status.signal()) {
+            (Some(0), _) => Ok(printed),
+            (Some(1), _) | (_, Some(KILL)) => Err(said()),
+            _ => Err(format!("{CRASHED}: {}", said())),
+        }
+    }
+
+    fn run(&self, args: &[&str], limit: Duration) -> io::Result<Output> {
+        let mut command = programs::command(Path::new("timeout"), &self.home, &self.settings);
+        // To timeout, zero would be for ever.
+        command.args(["-s", "KILL", &format!("{:.3}", limit.as_secs_f64().max(0.001))]);
+        command.arg(&self.program).args(args).output()
+    }
+}
+
+/// Begins what is said of a command that neither did its work nor refused it.
+const CRASHED: &str = "an operator's command crashed";
+
+/// Under faults a command may fail, but it must not crash.
+fn complaint(failure: String) -> Vec<String> {
+    if failure.starts_with(CRASHED) { vec![failure] } else { Vec::new() }
 }

@@ -25,6 +25,7 @@ pub struct Figures {
     pub posts: u64,
     pub repeated_posts: u64,
     pub dead_letters: u64,
+    pub replayed: u64,
 }
 
 impl Figures {
@@ -68,7 +69,7 @@ impl Figures {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 14] {
+    fn numbers(&mut self) -> [&mut u64; 15] {
         [
             &mut self.runs,
             &mut self.kills,
@@ -84,6 +85,7 @@ impl Figures {
             &mut self.posts,
             &mut self.repeated_posts,
             &mut self.dead_letters,
+            &mut self.replayed,
         ]
     }
 
@@ -110,6 +112,7 @@ impl fmt::Display for Figures {
         writeln!(f, "  windows                {:>10}", self.windows)?;
         writeln!(f, "  batches delivered      {:>10}", self.batches)?;
         writeln!(f, "  dead letters           {:>10}", self.dead_letters)?;
+        writeln!(f, "    replayed before      {:>10}", self.replayed)?;
         writeln!(f, "  POSTs to the receiver  {:>10}", self.posts)?;
         write!(f, "    repeated POSTs       {:>10}", self.repeated_posts)
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::client::{Client, Shared};
 use crate::http;
 use crate::journal;
-use crate::operator::{self, Letter};
+use crate::operator::Letter;
 use crate::oracle::{self, Evidence, Rule, Violation};
 use crate::plan::{CLIENTS, Means, Plan, StoreKind};
 use crate::receiver;
@@ -69,22 +69,23 @@ fn attempt(
     })?;
     figures.requests += shared.requests.load(Ordering::SeqCst);
     figures.cuts += world.cuts();
+    figures.replayed += world.replayed;
     let mut violations = Vec::new();
     let mut broken = |rule, text: String| violations.push(Violation { rule, text });
     world.wait_until_ready(START_LIMIT)?;
     let mut ledger = wait_for_rest(&mut world);
-    figures.dead_letters += operator::dead_letters(&world)?.len() as u64;
+    figures.dead_letters += world.operator().dead_letters()?.len() as u64;
     if plan.replay_dead_letters {
         // Twice: one that was refused after an attempt of which nobody knows the end, long ago, is parked at first.
         for _ in 0..2 {
-            if ledger.is_ok() && operator::replay_all(&world)? > 0 {
+            if ledger.is_ok() && world.operator().replay_all()? > 0 {
                 ledger = wait_for_rest(&mut world);
             }
         }
     }
-    let dead_letters = operator::dead_letters(&world)?;
+    let dead_letters = world.operator().dead_letters()?;
     if plan.replay_dead_letters && ledger.is_ok() {
-        let counted = operator::counted(&world)?;
+        let counted = world.operator().counted()?;
         for Letter { id, reason, .. } in
             dead_letters.iter().filter(|letter| !letter.is_parked() || !counted.contains(&letter.id))
         {

@@ -46,6 +46,10 @@ pub enum Act {
     },
     /// For so long every fsync of a process fails.
     FailSync(Part, Duration),
+    /// An operator replays dead letters, for so long at most.
+    Replay {
+        patience: Duration,
+    },
     /// Adds to the clock of an ingestor.
     Clock(usize, i64),
 }
@@ -137,7 +141,8 @@ impl Drawing<'_> {
     fn fault_of_any_store(&mut self) {
         match self.random.below(100) {
             0..20 => self.link_to_receiver(),
-            20..70 => self.answer(),
+            20..54 => self.answer(),
+            54..70 => self.refused_and_replayed(),
             70..78 => self.kill("receiver killed", Part::Receiver),
             78..86 => self.for_a_while(
                 "receiver stopped",
@@ -235,6 +240,23 @@ impl Drawing<'_> {
         let leap = leaps_ms[self.random.below(leaps_ms.len() as u64) as usize];
         let act = Act::Clock(self.ingestor(), leap);
         self.push(act, Some(if leap < 0 { "clock set back" } else { "clock set forward" }));
+    }
+
+    /// Batches are refused for good, and an operator replays them while answers get lost.
+    fn refused_and_replayed(&mut self) {
+        let (often, longest) = (self.between(300, 1000), self.between(500, 2500));
+        self.push(Act::Answer("400", often), Some("receiver says 400, replays"));
+        let begun = self.at;
+        self.at += Duration::from_millis(longest);
+        let mode = ["ok", "late-close", "late-500", "late-hang"][self.random.below(4) as usize];
+        let often = self.between(300, 1000);
+        self.push(Act::Answer(mode, often), None);
+        for _ in 0..2 {
+            let patience = Duration::from_millis(self.between(100, 4000));
+            self.later(Act::Replay { patience }, 0, 1500);
+        }
+        self.later(Act::Answer("ok", 0), 500, 2000);
+        self.at = begun;
     }
 
     /// The ingestor is down for longer than the receiver remembers, and comes back to batches of which nobody knows whether

@@ -6,11 +6,12 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output};
-use std::thread;
+use std::process::Child;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::disk;
+use crate::operator::{Operator, Visit};
 use crate::plan::{Plan, StoreKind};
 use crate::process::{Supervised, signal};
 use crate::programs;
@@ -19,6 +20,7 @@ use crate::schedule::{Act, Link, Part};
 
 /// Every ingestor has an address of its own, so that this port is free on it.
 const PORT: u16 = 20_070;
+const RECEIVER_JOURNAL: &str = "receiver.journal";
 /// Between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,13 +28,13 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct World {
     directory: PathBuf,
     sockets: PathBuf,
-    program: PathBuf,
     ingestors: Vec<Supervised>,
     redis: Option<Supervised>,
     receiver: Supervised,
     store_links: Vec<Proxy>,
     receiver_links: Vec<Proxy>,
-    settings: Vec<BTreeMap<String, String>>,
+    operator: Operator,
+    visits: Vec<JoinHandle<Visit>>,
     addresses: Vec<SocketAddr>,
     /// Milliseconds added to each ingestor's clock, and the most that ever were.
     clocks: Vec<(i64, i64)>,
@@ -40,6 +42,8 @@ pub struct World {
     mounted: bool,
     looked: Instant,
     pub complaints: Vec<String>,
+    /// Dead letters that were put back while faults went on.
+    pub replayed: u64,
 }
 
 impl World {
@@ -99,19 +103,25 @@ impl World {
         Ok(World {
             directory: directory.to_owned(),
             sockets,
-            program: program.to_owned(),
+            operator: Operator {
+                program: program.to_owned(),
+                home: directory.join("ingestor-0"),
+                settings: settings.swap_remove(0),
+                receiver: directory.join(RECEIVER_JOURNAL),
+            },
+            visits: Vec::new(),
             clocks: vec![(0, 0); ingestors.len()],
             ingestors,
             redis,
             receiver: programs::receive(directory, receiver_socket)?,
             store_links,
             receiver_links,
-            settings,
             addresses,
             tracers: Vec::new(),
             mounted,
             looked: Instant::now(),
             complaints: Vec::new(),
+            replayed: 0,
         })
     }
 
@@ -125,7 +135,11 @@ impl World {
     }
 
     pub fn receiver_journal(&self) -> PathBuf {
-        self.directory.join("receiver.journal")
+        self.directory.join(RECEIVER_JOURNAL)
+    }
+
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// Everything that the ingestors printed.
@@ -196,6 +210,10 @@ impl World {
             Act::Memory { full } => self.set_memory(full),
             Act::Disk { full } => self.fill_disk(full),
             Act::FailSync(part, length) => self.fail_sync(part, length),
+            Act::Replay { patience } => {
+                let operator = self.operator.clone();
+                self.visits.push(thread::spawn(move || operator.visit(patience)));
+            }
             Act::Clock(node, leap_ms) => {
                 let (now, most) = self.clocks[node];
                 self.set_clock(node, now + leap_ms, most.max(now + leap_ms));
@@ -219,6 +237,14 @@ impl World {
         }
         self.start_all();
         self.set_memory(false);
+        for visit in std::mem::take(&mut self.visits) {
+            let Visit { replayed, complaints } = visit.join().unwrap_or_else(|_| Visit {
+                complaints: vec!["the operator's thread panicked".to_owned()],
+                ..Visit::default()
+            });
+            self.replayed += replayed;
+            self.complaints.extend(complaints);
+        }
     }
 
     /// Drains every ingestor.
@@ -234,11 +260,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Runs a command of the program with the settings of the first ingestor.
-    pub fn run(&self, args: &[&str]) -> io::Result<Output> {
-        programs::command(&self.program, &self.directory.join("ingestor-0"), &self.settings[0]).args(args).output()
     }
 
     fn parts(&self) -> Vec<Part> {
