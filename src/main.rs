@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ingestor_consumo::commands::{
-    EXIT_CODES, cycle, dead_letters, demo, healthcheck, keys, ledger, outbox, produce, receive, serve,
+    EXIT_CODES, backup, check, cycle, dead_letters, demo, healthcheck, keys, ledger, outbox, produce, receive, serve,
+    shell,
 };
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
@@ -22,8 +23,13 @@ enum Command {
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     Outbox(Box<outbox::OutboxArgs>),
     Cycle(Box<cycle::CycleArgs>),
+    Check(Box<check::CheckArgs>),
+    Backup(Box<backup::BackupArgs>),
+    Restore(Box<backup::RestoreArgs>),
     Keys(keys::KeysArgs),
     Healthcheck(Box<healthcheck::HealthcheckArgs>),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,7 +53,12 @@ fn main() -> ExitCode {
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Outbox(args) => outbox::run(&args),
         Command::Cycle(args) => cycle::run(&args, &stop),
+        Command::Check(args) => check::run(&args),
+        Command::Backup(args) => backup::run_backup(&args),
+        Command::Restore(args) => backup::run_restore(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions(args) => shell::run_completions(&args, Command::command()),
+        Command::Man(args) => shell::run_man(&args, Command::command()),
     }
 }

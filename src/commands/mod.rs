@@ -1,5 +1,7 @@
 //! The subcommands: wiring only.
 
+pub mod backup;
+pub mod check;
 pub mod cycle;
 pub mod dead_letters;
 pub mod demo;
@@ -10,6 +12,7 @@ pub mod outbox;
 pub mod produce;
 pub mod receive;
 pub mod serve;
+pub mod shell;
 // What several of them need.
 mod batches;
 

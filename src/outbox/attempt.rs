@@ -58,6 +58,18 @@ impl Courier {
         Courier { agent, settings: settings.clone() }
     }
 
+    /// Asks whether anybody is there, without a batch: the status of the answer to OPTIONS, whatever it is.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn greet(&self) -> Result<u16, String> {
+        let mut request = self.agent.options(&self.settings.url);
+        if let Some(authorization) = &self.settings.authorization {
+            request = request.header(header::AUTHORIZATION, authorization.expose());
+        }
+        request.call().map(|response| response.status().as_u16()).map_err(|error| error.to_string())
+    }
+
     /// POSTs a batch once.
     pub fn post(&self, batch: &Batch) -> Verdict {
         let id = batch.id.as_str();

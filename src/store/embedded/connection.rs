@@ -120,6 +120,16 @@ pub fn open_existing(file: &Path) -> Result<Connection, StoreError> {
     existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
+/// Opens a copy that no process serves, and brings it up to date.
+pub fn open_copy(file: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    check_application(&connection)?;
+    migrate(&mut connection)?;
+    check_version(&connection)?;
+    settle_recovered(&connection)?;
+    Ok(connection)
+}
+
 /// Opens a database that must be there, for reading beside the process that serves it.
 pub fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
     existing(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
@@ -219,6 +229,18 @@ fn check_version(connection: &Connection) -> Result<(), StoreError> {
         )));
     }
     Ok(())
+}
+
+/// Whether an older version of this program made the store.
+pub fn is_older(file: &Path) -> Result<bool, StoreError> {
+    let connection = connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    check_application(&connection)?;
+    Ok((1..SCHEMA_VERSION).contains(&version(&connection)?))
+}
+
+/// Reads a database that is not too large for that whole.
+pub fn check_file(file: &Path) -> Result<(), StoreError> {
+    check_content(&open_read_only(file)?, file)
 }
 
 fn check_content(connection: &Connection, file: &Path) -> Result<(), StoreError> {

@@ -28,6 +28,7 @@ mod dedup;
 mod group;
 mod sealed;
 mod outbox;
+pub mod backup;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -85,6 +86,20 @@ impl EmbeddedStore {
         let file = connection::database_file(data_dir);
         let connection = connection::open_existing(&file)?;
         Self::with(connection, file, settings, None)
+    }
+
+    /// As [`EmbeddedStore::attach`]; `None` if there is no store, or one of an older version, which the server brings up to
+    /// date when it starts.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`], but for the directory.
+    pub fn look(data_dir: &Path, settings: &StoreSettings) -> Result<Option<EmbeddedStore>, StoreError> {
+        let file = connection::database_file(data_dir);
+        if !file.exists() || connection::is_older(&file)? {
+            return Ok(None);
+        }
+        connection::check_file(&file)?;
+        Self::attach(data_dir, settings).map(Some)
     }
 
     /// Reads the ledger of a data directory, whether or not a process is serving it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::store::{StoreError, StoreSettings};
+use crate::store::{Durability, StoreError, StoreSettings};
 
 mod keys;
 mod script;
@@ -144,13 +144,29 @@ impl RedisStore {
     pub fn attach(settings: &RedisSettings, store: &StoreSettings) -> Result<RedisStore, StoreError> {
         check_settings(settings, store)?;
         let pool = Pool::new(Target::new(&settings.url, Duration::ZERO)?);
-        let mut command = redis::cmd("EXISTS");
-        command.arg(&ShardKeys::new(&settings.key_prefix, 0).meta);
-        if reply::number::<u64>(pool.run(command, Repeat::Read)?)? == 0 {
+        if !exists(&pool, settings)? {
             let prefix = &settings.key_prefix;
             return Err(StoreError::Misconfigured(format!("there is no store under the key prefix {prefix}")));
         }
         Self::open(settings, store)
+    }
+
+    /// What Redis promises by its own settings, and the store under this prefix if there is one. Makes none.
+    ///
+    /// # Errors
+    /// As [`RedisStore::open`].
+    pub fn look(
+        settings: &RedisSettings,
+        store: &StoreSettings,
+    ) -> Result<(Durability, Option<RedisStore>), StoreError> {
+        check_settings(settings, store)?;
+        let pool = Pool::new(Target::new(&settings.url, Duration::ZERO)?);
+        let durability = health::durability(&pool, settings.wait_replicas)?;
+        match Self::attach(settings, store) {
+            Ok(found) => Ok((durability, Some(found))),
+            Err(StoreError::Misconfigured(_)) if !exists(&pool, settings)? => Ok((durability, None)),
+            Err(error) => Err(error),
+        }
     }
 
     fn keys(&self, shard: u16) -> Result<&ShardKeys, StoreError> {
@@ -162,6 +178,13 @@ impl RedisStore {
     fn interval_ms(&self) -> u64 {
         millis(self.shared.settings.interval)
     }
+}
+
+/// Whether there is a store under the prefix.
+fn exists(pool: &Pool, settings: &RedisSettings) -> Result<bool, StoreError> {
+    let mut command = redis::cmd("EXISTS");
+    command.arg(&ShardKeys::new(&settings.key_prefix, 0).meta);
+    Ok(reply::number::<u64>(pool.run(command, Repeat::Read)?)? > 0)
 }
 
 /// Whole milliseconds, at least one: what a window is cut by.
