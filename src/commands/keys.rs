@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 
+use super::Format;
 use crate::config::RawKeysFile;
 use crate::keys::file::{self, KeysError};
 use crate::keys::ring::{self, KeyRecord};
@@ -16,6 +18,8 @@ use crate::keys::ring::{self, KeyRecord};
 pub struct KeysArgs {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    format: Format,
     #[command(flatten)]
     file: RawKeysFile,
 }
@@ -53,10 +57,10 @@ pub fn run(args: &KeysArgs) -> ExitCode {
     let done = match &args.action {
         Action::New { name, tenants, tenant, require_pulse_ids } => {
             let tenants: Vec<String> = tenants.iter().chain(tenant).cloned().collect();
-            new(path, name, tenants, *require_pulse_ids)
+            new(path, name, tenants, *require_pulse_ids, args.format)
         }
-        Action::List => in_file(path, list),
-        Action::Revoke { name } => in_file(path, |path| revoke(path, name)),
+        Action::List => in_file(path, |path| list(path, args.format)),
+        Action::Revoke { name } => in_file(path, |path| revoke(path, name, args.format)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,41 +68,63 @@ pub fn run(args: &KeysArgs) -> ExitCode {
     }
 }
 
-fn new(path: Option<&Path>, name: &str, tenants: Vec<String>, require_pulse_ids: bool) -> Result<(), String> {
+fn new(
+    path: Option<&Path>,
+    name: &str,
+    tenants: Vec<String>,
+    require_pulse_ids: bool,
+    format: Format,
+) -> Result<(), String> {
     let key = ring::new_key().map_err(|error| format!("no randomness for a key: {error}"))?;
     let tenants = Some(tenants).filter(|tenants| !tenants.is_empty());
     let record = KeyRecord { tenants, require_pulse_ids, ..KeyRecord::new(name, key.expose()) };
     record.check()?;
+    let document = NewKey { key: key.expose(), record: &record };
     match path {
         Some(path) => {
             file::add(path, &record).map_err(|error| message(path, &error))?;
             // Standard output has the key and nothing else, so that a script can take it from there.
-            println!("{}", key.expose());
+            format.print(&document, || format!("{}\n", key.expose()));
             eprintln!("this is the only time that the key {name} is shown; {} recognises it", path.display());
             eprintln!("a running server knows it after a SIGHUP");
         }
         None => {
-            println!("{}\n{}", key.expose(), file::line(&record));
+            format.print(&document, || format!("{}\n{}\n", key.expose(), file::line(&record)));
             eprintln!("the first line is the key {name}, the second one belongs in the file of API_KEYS_FILE");
         }
     }
     Ok(())
 }
 
-fn list(path: &Path) -> Result<(), String> {
-    for record in file::list(path).map_err(|error| message(path, &error))? {
-        let tenants = record.tenants.map_or("every tenant".to_owned(), |tenants| tenants.join(", "));
-        let ids = if record.require_pulse_ids { "  pulse ids required" } else { "" };
-        println!("{}  {tenants}{ids}", record.name);
-    }
+/// A new key, and what recognises it.
+#[derive(Serialize)]
+struct NewKey<'a> {
+    key: &'a str,
+    record: &'a KeyRecord,
+}
+
+fn list(path: &Path, format: Format) -> Result<(), String> {
+    let records = file::list(path).map_err(|error| message(path, &error))?;
+    format.print(&records, || records.iter().map(line).collect());
     Ok(())
 }
 
-fn revoke(path: &Path, name: &str) -> Result<(), String> {
+fn line(record: &KeyRecord) -> String {
+    let tenants = record.tenants.as_ref().map_or("every tenant".to_owned(), |tenants| tenants.join(", "));
+    let ids = if record.require_pulse_ids { "  pulse ids required" } else { "" };
+    format!("{}  {tenants}{ids}\n", record.name)
+}
+
+fn revoke(path: &Path, name: &str, format: Format) -> Result<(), String> {
+    #[derive(Serialize)]
+    struct Revoked<'a> {
+        revoked: &'a str,
+    }
     if !file::remove(path, name).map_err(|error| message(path, &error))? {
         return Err(format!("{} has no key named {name}", path.display()));
     }
-    println!("the key {name} is revoked; a running server takes it until a SIGHUP");
+    let text = format!("the key {name} is revoked; a running server takes it until a SIGHUP\n");
+    format.print(&Revoked { revoked: name }, || text);
     Ok(())
 }
 

@@ -292,3 +292,15 @@ fn shells_and_man_learn_every_command() {
         assert!(std::fs::read_to_string(page).is_ok_and(|page| page.contains(".TH")), "{command}");
     }
 }
+
+#[test]
+fn keys_are_listed_for_programs_too() {
+    let ingestor = Ingestor::start(&[]);
+    let made = json(&ingestor, &["keys", "--file", "api-keys", "new", "--name", "mine", "--tenants", "a,b"]);
+    assert!(made["key"].as_str().is_some_and(|key| key.starts_with("ick_")), "{made}");
+    let listed = json(&ingestor, &["keys", "--file", "api-keys", "list"]);
+    assert_eq!(only(&listed), &made["record"]);
+    assert_eq!(only(&listed)["tenants"], serde_json::json!(["a", "b"]));
+    assert_eq!(json(&ingestor, &["keys", "--file", "api-keys", "revoke", "--name", "mine"])["revoked"], "mine");
+    assert_eq!(json(&ingestor, &["keys", "--file", "api-keys", "list"]), serde_json::json!([]));
+}
