@@ -26,6 +26,7 @@ use ingestor_consumo::intake::ingest;
 use ingestor_consumo::keys::ApiKeys;
 use ingestor_consumo::metrics::Metrics;
 use ingestor_consumo::queue::{self, QueueReceiver};
+use ingestor_consumo::status::Board;
 use ingestor_consumo::store::embedded::EmbeddedStore;
 use ingestor_consumo::store::{Commit, Entry, GroupWriter, Outcome, StoreSettings};
 use tiny_http::{Header, Method, Request, TestRequest};
@@ -79,6 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Only routes that are not under test ask it for anything.
         store: Arc::new(EmbeddedStore::open(directory.path(), &store_settings())?),
         metrics: metrics.clone(),
+        board: Arc::new(Board::new(String::new(), None, pulses)),
         draining: AtomicBool::new(false),
     });
     // Nobody connects to it; the exchanges only ask it whether they came through it.

@@ -1,6 +1,6 @@
 //! Conservation, unit by unit: what came in is somewhere, exactly once (G9).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
 use crate::pulse::{Unit, UnitTotals};
@@ -65,7 +65,7 @@ impl Ledger {
 
     fn row(&self, unit: Unit) -> LedgerRow {
         LedgerRow {
-            use_unit: unit.name(),
+            use_unit: unit.name().to_owned(),
             acknowledged: self.acknowledged.get(unit).to_string(),
             open: self.open.get(unit).to_string(),
             sealed: self.sealed.get(unit).to_string(),
@@ -91,31 +91,35 @@ impl Ledger {
 
     /// The ledger as a table for a terminal.
     pub fn to_table(&self) -> String {
-        let rows = self.rows();
-        if rows.is_empty() {
-            return "no usage yet\n".to_owned();
-        }
-        let mut lines = vec![HEADINGS];
-        lines.extend(rows.iter().map(LedgerRow::cells));
-        let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-        let mut table = String::new();
-        for line in &lines {
-            table.push_str(&format!("{:<width$}", line[0], width = widths[0]));
-            for (cell, width) in line.iter().zip(&widths).skip(1) {
-                table.push_str(&format!("  {cell:>width$}"));
-            }
-            table.push('\n');
-        }
-        table
+        table(&self.rows())
     }
 }
 
+/// Rows of a ledger as a table for a terminal.
+pub fn table(rows: &[LedgerRow]) -> String {
+    if rows.is_empty() {
+        return "no usage yet\n".to_owned();
+    }
+    let mut lines = vec![HEADINGS];
+    lines.extend(rows.iter().map(LedgerRow::cells));
+    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let mut table = String::new();
+    for line in &lines {
+        table.push_str(&format!("{:<width$}", line[0], width = widths[0]));
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
+            table.push_str(&format!("  {cell:>width$}"));
+        }
+        table.push('\n');
+    }
+    table
+}
+
 /// One unit's line of the ledger, amounts with all their digits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the columns are documented on `Ledger`")]
 pub struct LedgerRow {
-    pub use_unit: &'static str,
+    pub use_unit: String,
     pub acknowledged: String,
     pub open: String,
     pub sealed: String,
@@ -129,7 +133,7 @@ pub struct LedgerRow {
 impl LedgerRow {
     fn cells(&self) -> [&str; 9] {
         [
-            self.use_unit,
+            &self.use_unit,
             &self.acknowledged,
             &self.open,
             &self.sealed,

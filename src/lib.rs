@@ -16,6 +16,8 @@ pub mod commit;
 pub mod store;
 // From the store to the receiver.
 pub mod outbox;
+// How all of it is doing.
+pub mod status;
 // The stages wired together.
 pub mod service;
 // The other ends, for tests and demonstrations: who is delivered to, and who sends.

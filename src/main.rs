@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use ingestor_consumo::commands::{
     EXIT_CODES, backup, check, cycle, dead_letters, demo, healthcheck, keys, ledger, outbox, produce, receive, serve,
-    shell,
+    shell, status,
 };
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
@@ -19,6 +19,7 @@ enum Command {
     Receive(receive::ReceiveArgs),
     Produce(produce::ProduceArgs),
     Demo(demo::DemoArgs),
+    Status(Box<status::StatusArgs>),
     Ledger(Box<ledger::LedgerArgs>),
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     Outbox(Box<outbox::OutboxArgs>),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Receive(args) => receive::run(args, &stop),
         Command::Produce(args) => produce::run(args, &stop),
         Command::Demo(args) => demo::run(&args, &stop),
+        Command::Status(args) => status::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Outbox(args) => outbox::run(&args),

@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use crate::batch::OutboxEntry;
+use crate::clock::Timestamp;
 use crate::commit::health::{self, StoreHealth};
 use crate::commit::worker::{self, WorkerContext};
 use crate::config::Config;
+use crate::generation::SealedGeneration;
 use crate::intake::answer::PendingAnswer;
 use crate::intake::context::Intake;
 use crate::intake::rate::RateLimiter;
@@ -20,8 +24,12 @@ use crate::outbox::observer::Observer;
 use crate::outbox::scheduler::Scheduler;
 use crate::queue::{self, QueueReceiver};
 use crate::shutdown::Shutdown;
+use crate::status::Board;
 use crate::store::Store;
 use crate::threads;
+
+/// How often the rate is sampled.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A running ingestor: intake, workers, scheduler and delivery on one store.
 pub struct Service {
@@ -30,6 +38,7 @@ pub struct Service {
     delivery: Background,
     scheduler: Background,
     monitor: Background,
+    rate: Background,
 }
 
 /// A thread that runs until it is asked to stop.
@@ -52,6 +61,9 @@ impl Service {
         let metrics = Metrics::new();
         let health = StoreHealth::new();
         let leases = Leases::new();
+        let receiver_url = config.outbox.receiver.as_ref().map(|receiver| receiver.public_url());
+        let board = Arc::new(Board::new(config.store.to_string(), receiver_url, config.commit.channel_capacity));
+        let observer: Arc<dyn Observer> = Arc::new(Recorder { board: board.clone(), next: observer });
         let (sender, receiver) = queue::queue(config.commit.channel_capacity);
         let intake = IntakeServer::start(Intake {
             settings: config.intake.clone(),
@@ -62,17 +74,20 @@ impl Service {
             health: health.clone(),
             store: store.clone(),
             metrics: metrics.clone(),
+            board: board.clone(),
             draining: AtomicBool::new(false),
         })?;
         let workers = (0..config.commit.workers)
             .map(|number| start_worker(number, config, &store, &receiver, &health, &metrics))
             .collect();
         let monitor_store = store.clone();
+        let rate = start_rate(board, metrics.clone());
         Ok(Service {
             intake,
             workers,
             delivery: start_delivery(config, &store, &leases, &metrics, &observer),
             scheduler: start_scheduler(config, store, leases, metrics, observer),
+            rate,
             monitor: Background::start("monitor", move |shutdown| health::monitor(&*monitor_store, &health, shutdown)),
         })
     }
@@ -100,6 +115,7 @@ impl Service {
         self.delivery.stop();
         self.scheduler.stop();
         self.monitor.stop();
+        self.rate.stop();
         if !complete {
             log::error!("the drain timeout passed before everything was answered (DRAIN_TIMEOUT)");
         }
@@ -151,6 +167,43 @@ fn start_scheduler(
     let holder = format!("{}.{}", std::process::id(), uuid::Uuid::new_v4().simple());
     let scheduler = Scheduler { store, settings: config.outbox.clone(), holder, leases, metrics, observer };
     Background::start("scheduler", move |shutdown| scheduler.run(shutdown))
+}
+
+/// Samples how fast pulses come.
+fn start_rate(board: Arc<Board>, metrics: Metrics) -> Background {
+    Background::start("rate", move |shutdown| {
+        while !shutdown.wait(RATE_INTERVAL) {
+            board.rate.sample(Instant::now(), metrics.pulses_stored());
+        }
+    })
+}
+
+/// Notes every step for the status, and passes it on.
+struct Recorder {
+    board: Arc<Board>,
+    next: Arc<dyn Observer>,
+}
+
+impl Observer for Recorder {
+    fn sealed(&self, generation: &SealedGeneration) {
+        self.board.cycles.sealed(generation.epoch, generation.window, generation.sealed_at);
+        self.next.sealed(generation);
+    }
+
+    fn froze(&self, generation: &SealedGeneration, aggregates: u64) {
+        self.board.cycles.froze(generation.epoch, generation.window, aggregates);
+        self.next.froze(generation, aggregates);
+    }
+
+    fn frozen_whole(&self, generation: &SealedGeneration) {
+        self.board.cycles.frozen_whole(generation.epoch, generation.window);
+        self.next.frozen_whole(generation);
+    }
+
+    fn confirmed(&self, entry: &OutboxEntry) {
+        self.board.cycles.confirmed(entry.batch.epoch, entry.batch.window, Timestamp::now());
+        self.next.confirmed(entry);
+    }
 }
 
 impl Background {

@@ -156,7 +156,7 @@ impl Observer for Narrator {
         self.say(&format!("generation {epoch} sealed, window {} to {}", window.start, window.end));
     }
 
-    fn froze(&self, aggregates: u64) {
+    fn froze(&self, _generation: &SealedGeneration, aggregates: u64) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.aggregates.fetch_add(aggregates, Ordering::Relaxed);
     }

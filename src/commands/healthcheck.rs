@@ -1,6 +1,5 @@
 //! `ingestor healthcheck`: for containers, whose images have nothing else to ask with.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,19 +24,9 @@ pub fn run(args: &HealthcheckArgs) -> ExitCode {
         Err(status) => return status,
     };
     let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
-    let url = format!("http://{}/readyz", reachable(config.intake.listen));
+    let url = format!("http://{}/readyz", super::reachable(config.intake.listen));
     match agent.get(&url).call() {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::fail(format!("{url}: {error}")),
     }
-}
-
-/// A server that listens on every address is asked on the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

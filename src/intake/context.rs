@@ -11,6 +11,7 @@ use crate::intake::rate::RateLimiter;
 use crate::keys::ApiKeys;
 use crate::metrics::Metrics;
 use crate::queue::QueueSender;
+use crate::status::Board;
 use crate::store::Store;
 
 /// Shared by the accept loop and the pool's threads.
@@ -31,6 +32,8 @@ pub struct Intake {
     pub store: Arc<dyn Store>,
     /// For counting and `/metrics`.
     pub metrics: Metrics,
+    /// For `/status.json`.
+    pub board: Arc<Board>,
     /// Set once, at the start of a drain.
     pub draining: AtomicBool,
 }

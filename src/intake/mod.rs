@@ -5,6 +5,7 @@ pub mod listener;
 pub mod routes;
 pub mod exchange;
 pub mod pool;
+pub mod page;
 pub mod auth;
 pub mod ingest;
 pub mod rate;

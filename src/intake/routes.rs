@@ -10,6 +10,7 @@ use crate::intake::auth;
 use crate::intake::context::Intake;
 use crate::intake::exchange::{Exchange, Job};
 use crate::intake::ingest;
+use crate::intake::page;
 use crate::intake::respond::Reply;
 use crate::store::StoreError;
 
@@ -46,7 +47,7 @@ impl Face {
         match path {
             "/healthz" | "/readyz" => true,
             "/ingest" | "/v1/ingest" => self.takes_pulses(),
-            "/" | "/metrics" | "/ledger" => self != Face::Pulses,
+            "/" | "/metrics" | "/ledger" | "/status.json" => self != Face::Pulses,
             _ => false,
         }
     }
@@ -83,7 +84,10 @@ impl Routes {
             "/readyz" => readiness(intake),
             "/metrics" => self.for_operators(&exchange, || self.metrics()),
             "/ledger" => self.for_operators(&exchange, || ledger(intake)),
-            _ => Reply::document(200, TEXT, self.index()),
+            "/status.json" => self.for_operators(&exchange, || self.status()),
+            // It holds nothing that is a secret: what it shows it has to ask for.
+            _ if page::is_wanted(&exchange) => page::reply(),
+            _ => Reply::document(200, TEXT, self.index()).with_header("Vary", "Accept".to_owned()),
         };
         exchange.reply(reply);
     }
@@ -96,14 +100,28 @@ impl Routes {
 
     fn metrics(&self) -> Reply {
         let intake = &self.intake;
-        intake.metrics.set_intake(intake.queue.waiting(), intake.health.is_up());
-        intake.metrics.set_doors(&self.doors);
+        self.observe_intake();
         intake.metrics.set_api_keys(intake.keys.count());
         if let Err(error) = observe_store(intake) {
             // The last known figures stay; `ingestor_store_up` and the error counter tell that they are old.
             intake.metrics.count_store_error(&error);
         }
         Reply::document(200, "text/plain; version=0.0.4; charset=utf-8", intake.metrics.render())
+    }
+
+    fn observe_intake(&self) {
+        let intake = &self.intake;
+        intake.metrics.set_intake(intake.queue.waiting(), intake.health.is_up());
+        intake.metrics.set_doors(&self.doors);
+    }
+
+    fn status(&self) -> Reply {
+        let intake = &self.intake;
+        self.observe_intake();
+        let draining = intake.draining.load(Ordering::Acquire);
+        let status = intake.board.status(&*intake.store, &intake.metrics.snapshot(), intake.queue.waiting(), draining);
+        let body = serde_json::to_vec(&status).expect("a status is text and numbers");
+        Reply::document(200, "application/json", body).with_header("Cache-Control", "no-store".to_owned())
     }
 
     fn index(&self) -> String {
@@ -115,7 +133,8 @@ impl Routes {
              GET  /healthz  the process is alive\n\
              GET  /readyz   pulses can be acknowledged now\n\
              GET  /metrics  for Prometheus\n\
-             GET  /ledger   what came in and where it is, by unit\n"
+             GET  /ledger   what came in and where it is, by unit\n\
+             GET  /status.json  how it is doing; a browser shows it at /\n"
         )
     }
 }
@@ -176,6 +195,7 @@ mod tests {
             ("/", [true, false, true]),
             ("/metrics", [true, false, true]),
             ("/ledger", [true, false, true]),
+            ("/status.json", [true, false, true]),
             ("/nothing", [false, false, false]),
         ] {
             assert_eq!(faces.map(|face| face.has(path)), expected, "{path}");

@@ -32,6 +32,23 @@ const PULSES: [f64; 12] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 5
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
+/// Figures that are shown to people at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// Pulses stored since the start.
+    pub pulses_stored: u64,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Whether the store takes groups.
+    pub store_up: bool,
+    /// Shards whose lease this process holds.
+    pub leases_held: u64,
+    /// Whether deliveries pause.
+    pub breaker_open: bool,
+    /// When nothing sealed was left to deliver.
+    pub last_successful_cycle: Option<Timestamp>,
+}
+
 struct Inner {
     registry: Registry,
     pulse_channel_size: IntGauge,
@@ -264,6 +281,24 @@ impl Metrics {
         for unit in Unit::ALL {
             let difference = units(ledger.difference(unit));
             self.0.conservation_difference.with_label_values(&[unit.name()]).set(difference);
+        }
+    }
+
+    /// Pulses stored since the start.
+    pub fn pulses_stored(&self) -> u64 {
+        self.0.pulses_total.with_label_values(&[OUTCOMES[outcome_index(Outcome::Stored)]]).get()
+    }
+
+    /// The last known figures, for people.
+    pub fn snapshot(&self) -> Snapshot {
+        let cycle = self.0.last_successful_cycle_timestamp_seconds.get();
+        Snapshot {
+            pulses_stored: self.pulses_stored(),
+            connections: self.0.connections.get().unsigned_abs(),
+            store_up: self.0.store_up.get() == 1,
+            leases_held: self.0.lease_held.get().unsigned_abs(),
+            breaker_open: self.0.breaker_open.get() == 1,
+            last_successful_cycle: (cycle > 0.0).then_some(Timestamp((cycle * 1000.0) as u64)),
         }
     }
 

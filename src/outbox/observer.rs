@@ -7,8 +7,8 @@ use crate::generation::SealedGeneration;
 pub trait Observer: Send + Sync {
     /// A generation was sealed.
     fn sealed(&self, generation: &SealedGeneration);
-    /// A batch with so many aggregates went into the outbox.
-    fn froze(&self, aggregates: u64);
+    /// A batch of a sealed generation, with so many aggregates, went into the outbox.
+    fn froze(&self, generation: &SealedGeneration, aggregates: u64);
     /// A sealed generation is in the outbox whole.
     fn frozen_whole(&self, generation: &SealedGeneration);
     /// The receiver confirmed a batch.
@@ -20,7 +20,7 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn sealed(&self, _generation: &SealedGeneration) {}
-    fn froze(&self, _aggregates: u64) {}
+    fn froze(&self, _generation: &SealedGeneration, _aggregates: u64) {}
     fn frozen_whole(&self, _generation: &SealedGeneration) {}
     fn confirmed(&self, _entry: &OutboxEntry) {}
 }

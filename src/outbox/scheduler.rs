@@ -178,7 +178,7 @@ impl Scheduler {
         match step {
             FreezeStep::Froze(aggregates) => {
                 log::debug!("generation {}: froze a batch of {aggregates} aggregates", freezing.epoch());
-                self.observer.froze(aggregates);
+                self.observer.froze(sealed, aggregates);
             }
             FreezeStep::StartedAgain => log::debug!("generation {}: scanning again", freezing.epoch()),
             FreezeStep::Finished => {

@@ -252,6 +252,7 @@ fn operators_have_an_address_of_their_own() {
         ("GET", "/metrics", 404, 200),
         ("POST", "/metrics", 404, 405),
         ("GET", "/ledger", 404, 200),
+        ("GET", "/status.json", 404, 200),
         ("GET", "/healthz", 200, 200),
         ("GET", "/readyz", 200, 200),
     ] {

@@ -27,6 +27,10 @@ mod journey;
 mod delivery;
 // What operators ask and do from the command line.
 mod operators;
+// What they see: the status, and its page in a real browser.
+mod status;
+#[cfg(target_os = "linux")]
+mod page;
 // Several processes on one store.
 mod two_ingestors;
 // An orderly end.

@@ -92,7 +92,7 @@ fn a_client_that_waits_for_continue_gets_it() {
 fn head_is_answered_as_get_without_a_body() {
     let ingestor = Ingestor::start(&[]);
     let mut connection = connect(&ingestor);
-    for target in ["/", "/healthz", "/readyz", "/metrics", "/ledger"] {
+    for target in ["/", "/healthz", "/readyz", "/metrics", "/ledger", "/status.json"] {
         connection.send(&request("HEAD", target, &[], b"")).unwrap();
         let (status, headers) = connection.receive_head().unwrap();
         assert_eq!(status, 200, "{target}");

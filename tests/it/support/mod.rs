@@ -1,6 +1,8 @@
 //! What the tests share: processes that end with their test, a raw HTTP client, a load, and waiting with a deadline.
 
 // Processes.
+#[cfg(target_os = "linux")]
+pub mod browser;
 pub mod ingestor;
 pub mod figures;
 pub mod process;
