@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Format;
 use super::batches::sums;
+use crate::batch::DeadLetter;
 use crate::config::{Config, RawSettings, StoreChoice};
 use crate::ledger::LedgerRow;
 use crate::outbox::parking;
@@ -31,8 +32,8 @@ pub struct BackupArgs {
 /// Puts a backup of the embedded store back into service; no server may run on it.
 ///
 /// A backup does not know what was delivered after it was made. What it holds in open and sealed windows is therefore put
-/// among the dead letters: ask the receiver what it has of those windows, then replay or discard each. Batches that were in
-/// its outbox are sent again, under the same ids and bytes. What was acknowledged after the backup was made is gone: let the
+/// among the dead letters: ask the receiver what it has of those windows, then replay each with --not-received, or discard
+/// it. Batches that were in its outbox are sent again, under the same ids and bytes. What was acknowledged after the backup was made is gone: let the
 /// clients that gave their pulses ids send them again.
 #[derive(clap::Args, Clone)]
 pub struct RestoreArgs {
@@ -126,8 +127,9 @@ fn restore(args: &RestoreArgs, config: &Config, data_dir: &Path) -> Result<(), S
         0
     } else {
         let reason = format!(
-            "parked: restored from a backup of the store {}; ask the receiver whether it has the usage of this window, then \
-             replay or discard it",
+            "{}: restored from a backup of the store {}; ask the receiver whether it has the usage of this window; if it has \
+             not, replay it with --not-received, otherwise discard it",
+            DeadLetter::PARKED,
             copied.incarnation
         );
         let (size, format) = (config.outbox.batch_size, config.outbox.amount_format);

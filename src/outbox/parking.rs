@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::batch::{AmountFormat, Settlement};
+use crate::clock::Timestamp;
 use crate::generation::Epoch;
 use crate::lease::{FencingToken, LeaseState};
 use crate::outbox::freeze::{FreezeStep, Freezing};
@@ -57,8 +58,9 @@ fn condemn(store: &dyn Store, token: FencingToken, reason: &str) -> Result<u64, 
         if !entry.batch.id.as_str().starts_with(store.incarnation()) {
             continue;
         }
-        let settlement =
-            Settlement::DeadLetter { attempt: entry.attempts, ambiguous_since: None, reason: reason.to_owned() };
+        // The receiver may have its content, under another id, since nobody knows when: no memory of ids helps.
+        let (attempt, ambiguous_since) = (entry.attempts, Some(Timestamp::default()));
+        let settlement = Settlement::DeadLetter { attempt, ambiguous_since, reason: reason.to_owned() };
         store.settle(token, &entry.batch.id, &settlement)?;
         parked += 1;
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::ingestor::{Ingestor, program};
+use crate::support::load::Load;
 use crate::support::pulses::{list, pulse};
 use crate::support::receiver::Receiver;
 use crate::support::{TestStore, on_both_stores};
@@ -157,6 +158,8 @@ fn a_restored_backup_bills_nothing_twice() {
     assert_eq!((&letter["totals"]["KB"], &letter["attempts"]), (&"300".into(), &0.into()));
     let id = letter["id"].as_str().expect("it has an id");
     assert!(!id.starts_with(copied["incarnation"].as_str().expect("it has one")), "{id}");
+    let unasked = ingestor.run(&["dead-letters", "replay", id]);
+    assert!(String::from_utf8_lossy(&unasked.stderr).contains("--not-received"), "{unasked:?}");
     // The operator has asked: the receiver has that window.
     ingestor.run_well(&["dead-letters", "discard", id, "--yes"]);
     // New pulses go on under ids that the receiver does not know.
@@ -303,4 +306,38 @@ fn keys_are_listed_for_programs_too() {
     assert_eq!(only(&listed)["tenants"], serde_json::json!(["a", "b"]));
     assert_eq!(json(&ingestor, &["keys", "--file", "api-keys", "revoke", "--name", "mine"])["revoked"], "mine");
     assert_eq!(json(&ingestor, &["keys", "--file", "api-keys", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_was_parked_by_a_restore_can_be_billed_after_all() {
+    let receiver = Receiver::start();
+    let mut ingestor = Ingestor::delivering(&TestStore::Embedded, &receiver, &[("INTERVAL_TO_SEND", "24h")]);
+    assert_eq!(ingestor.post(&pulse("a", "1.5")).status, 204);
+    ingestor.run_well(&["backup", "copy.sqlite3"]);
+    // The machine is lost before anything was delivered.
+    ingestor.kill_9();
+    ingestor.run_well(&["restore", "copy.sqlite3", "--force"]);
+    ingestor.start_again();
+    let letters = json(&ingestor, &["dead-letters", "list"]);
+    ingestor.run_well(&[
+        "dead-letters",
+        "replay",
+        only(&letters)["id"].as_str().expect("it has an id"),
+        "--not-received",
+    ]);
+    ingestor.wait_until_at_rest();
+    assert_eq!((receiver.kb().as_str(), ingestor.ledger_kb("delivered").as_str()), ("1.5", "1.5"));
+}
+
+#[test]
+fn a_backup_under_load_is_of_one_moment() {
+    let ingestor = Ingestor::start_on(&TestStore::Embedded, &[]);
+    let load = Load::start(&[ingestor.address()], 4, 7);
+    for number in 0..5 {
+        load.wait_for_acknowledged(20);
+        let copied = json(&ingestor, &["backup", &format!("copy-{number}.sqlite3")]);
+        assert_eq!(copied["balanced"], true, "{copied}");
+    }
+    load.finish();
+    assert_eq!(ingestor.ledger()["balanced"], true);
 }

@@ -50,7 +50,7 @@ pub fn backup(data_dir: &Path, target: &Path) -> Result<Copied, StoreError> {
     // Opened anew: the file itself may have been replaced.
     File::open(copy.path()).and_then(|file| file.sync_all()).map_err(refused)?;
     copy.persist_noclobber(target).map_err(|error| refused(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(refused)?;
+    sync_folder(folder).map_err(refused)?;
     Ok(copied)
 }
 
@@ -147,7 +147,7 @@ impl Restoration {
         let moved = move_aside(&place).and_then(|aside| {
             File::open(&file)?.sync_all()?;
             fs::rename(&file, &place)?;
-            File::open(&data_dir)?.sync_all()?;
+            sync_folder(&data_dir)?;
             Ok(aside)
         });
         moved.map_err(|error| StoreError::Misconfigured(format!("{}: {error}", data_dir.display())))
@@ -201,6 +201,11 @@ fn move_aside(place: &Path) -> std::io::Result<Option<PathBuf>> {
         }
     }
     Ok(Some(aside))
+}
+
+/// Names, too, must reach the disk. Windows opens no folder.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
