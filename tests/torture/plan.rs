@@ -80,7 +80,8 @@ impl Plan {
             StoreKind::Embedded => 1,
         };
         let replay_dead_letters = random.chance(0.5);
-        let events = schedule::draw(store, ingestors, &mut random, length, means);
+        let mut events = schedule::draw(store, ingestors, &mut random, length, means);
+        schedule::add_cycles(&mut events, &mut SplitMix64::numbered(seed, 1), length);
         Plan { store, seed, length, ingestors, settings, replay_dead_letters, events }
     }
 

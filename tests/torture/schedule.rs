@@ -52,6 +52,8 @@ pub enum Act {
     },
     /// Adds to the clock of an ingestor.
     Clock(usize, i64),
+    /// An operator ends the open window.
+    Cycle,
 }
 
 /// An act at its moment.
@@ -92,6 +94,23 @@ pub fn draw(store: StoreKind, ingestors: usize, random: &mut SplitMix64, length:
     // Stable: what is drawn first is done first at the same moment.
     events.sort_by_key(|event| event.at);
     events
+}
+
+/// Between two cycles at once.
+const CYCLE_MS: (u64, u64) = (300, 2500);
+
+/// Has an operator end windows ahead of their time, whatever else happens. Of a stream of its own, so that the faults of a
+/// seed stay what they are.
+pub fn add_cycles(events: &mut Vec<Event>, random: &mut SplitMix64, length: Duration) {
+    let mut at = QUIET;
+    loop {
+        at += Duration::from_millis(CYCLE_MS.0 + random.below(CYCLE_MS.1 - CYCLE_MS.0 + 1));
+        if at >= length {
+            break;
+        }
+        events.push(Event { at, act: Act::Cycle, fault: Some("cycle at once") });
+    }
+    events.sort_by_key(|event| event.at);
 }
 
 struct Drawing<'a> {

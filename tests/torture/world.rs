@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct World {
     /// Milliseconds added to each ingestor's clock, and the most that ever were.
     clocks: Vec<(i64, i64)>,
     tracers: Vec<Child>,
+    /// Commands of operators under way.
+    commands: Vec<Child>,
     mounted: bool,
     looked: Instant,
     pub complaints: Vec<String>,
@@ -118,6 +120,7 @@ impl World {
             receiver_links,
             addresses,
             tracers: Vec::new(),
+            commands: Vec::new(),
             mounted,
             looked: Instant::now(),
             complaints: Vec::new(),
@@ -214,6 +217,7 @@ impl World {
                 let operator = self.operator.clone();
                 self.visits.push(thread::spawn(move || operator.visit(patience)));
             }
+            Act::Cycle => self.start_command(&["cycle", "now", "--no-wait"]),
             Act::Clock(node, leap_ms) => {
                 let (now, most) = self.clocks[node];
                 self.set_clock(node, now + leap_ms, most.max(now + leap_ms));
@@ -245,6 +249,7 @@ impl World {
             self.replayed += replayed;
             self.complaints.extend(complaints);
         }
+        self.end_commands();
     }
 
     /// Drains every ingestor.
@@ -260,6 +265,26 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Starts a command that may fail, as the world is, and must not panic.
+    fn start_command(&mut self, args: &[&str]) {
+        let Operator { program, home, settings, .. } = &self.operator;
+        let mut command = programs::command(program, home, settings);
+        match command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(child) => self.commands.push(child),
+            Err(error) => self.complaints.push(format!("{args:?}: {error}")),
+        }
+    }
+
+    /// Waits for them: every call to a store has its limit.
+    fn end_commands(&mut self) {
+        for mut command in self.commands.drain(..) {
+            match command.wait().map(|status| status.code()) {
+                Ok(Some(0 | 1)) => {}
+                other => self.complaints.push(format!("an operator's command ended with {other:?}")),
+            }
+        }
     }
 
     fn parts(&self) -> Vec<Part> {
@@ -362,6 +387,10 @@ impl Drop for World {
     fn drop(&mut self) {
         for tracer in self.tracers.drain(..) {
             end_tracer(tracer);
+        }
+        for mut command in self.commands.drain(..) {
+            let _ = command.kill();
+            let _ = command.wait();
         }
         self.ingestors.iter_mut().for_each(Supervised::kill);
         if self.mounted {
