@@ -7,6 +7,7 @@ pub mod generation;
 pub mod lease;
 pub mod batch;
 pub mod ledger;
+pub mod signature;
 // Who may send for whom.
 pub mod keys;
 // From a client to the queue, and from the queue to the store.

@@ -77,7 +77,8 @@ fn demonstrate(args: &DemoArgs, stop: &Shutdown) -> Result<bool, String> {
 
 fn start_receiver(data_dir: &std::path::Path) -> Result<RunningReceiver, String> {
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    let options = ReceiverOptions { addr, data_dir: data_dir.to_owned(), faults: Faults::default() };
+    let options =
+        ReceiverOptions { addr, data_dir: data_dir.to_owned(), signing_keys: None, faults: Faults::default() };
     Receiver::start(options).map_err(|error| format!("the receiver does not start: {error}"))
 }
 

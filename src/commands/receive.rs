@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::config;
 use crate::logging;
 use crate::receiver::{Faults, LateFailure, Receiver, ReceiverOptions};
 use crate::shutdown::Shutdown;
@@ -18,7 +19,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// JSON object with any of delay, fail_rate, fail_status, fail_after_commit_rate, fail_after_commit_with, retry_after,
 /// refuse_tenant, forget and seed; those not named stay, and the draws start again from the seed. `GET /_faults` shows them.
 /// Anyone who can connect can do so: keep it on the loopback address.
-#[derive(Clone, Debug, clap::Args)]
+// No `Debug`: it holds secrets.
+#[derive(Clone, clap::Args)]
 pub struct ReceiveArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8090)]
@@ -29,6 +31,13 @@ pub struct ReceiveArgs {
     /// Directory of receiver.sqlite3; made if missing
     #[arg(long, default_value = "./data")]
     pub data_dir: PathBuf,
+    /// Secret that batches must be signed with (Standard Webhooks), or two while the sender changes over; without it
+    /// they are not checked
+    #[arg(long, env = "SENDER_SIGNING_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub signing_secret: Option<String>,
+    /// File that holds the signing secret, or two, one a line
+    #[arg(long, env = "SENDER_SIGNING_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    pub signing_secret_file: Option<String>,
     /// What it does wrong, if anything
     #[command(flatten)]
     pub faults: FaultArgs,
@@ -93,12 +102,19 @@ pub fn run(args: ReceiveArgs, stop: &Shutdown) -> ExitCode {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
+    let signing_keys = match config::signing_keys(&args.signing_secret, &args.signing_secret_file) {
+        Ok(keys) => keys,
+        Err(mistakes) => return super::name(&mistakes),
+    };
+    if signing_keys.is_some() {
+        log::info!("only batches with a signature that fits are counted");
+    }
     let addr = SocketAddr::new(args.host, args.port);
     let faults = Faults::from(args.faults);
     if faults != Faults::default() {
         log::warn!("misbehaving as asked for: {faults:?}");
     }
-    let receiver = match Receiver::start(ReceiverOptions { addr, data_dir: args.data_dir, faults }) {
+    let receiver = match Receiver::start(ReceiverOptions { addr, data_dir: args.data_dir, signing_keys, faults }) {
         Ok(receiver) => receiver,
         Err(error) => {
             log::error!("the receiver does not start: {error}");

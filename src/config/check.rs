@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Mistakes, Secret};
+use crate::signature::SigningKeys;
 use crate::wording::span;
 
 /// A setting's text, unless it is empty.
@@ -56,6 +57,13 @@ impl Check {
                 default
             }
         }
+    }
+
+    /// What deliveries are signed with.
+    pub(super) fn signing_keys(&mut self, setting: &Option<String>, file: &Option<String>) -> Option<SigningKeys> {
+        let secret = self.secret("SENDER_SIGNING_SECRET", setting, "SENDER_SIGNING_SECRET_FILE", file)?;
+        let keys = SigningKeys::parse(secret.expose());
+        keys.map_err(|why| self.mistakes.push(format!("SENDER_SIGNING_SECRET: {why}"))).ok()
     }
 
     /// A secret given as itself or as a file that holds it. Its value never enters a message.

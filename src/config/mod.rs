@@ -13,11 +13,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::AmountFormat;
+use crate::signature::SigningKeys;
 use crate::store::StoreSettings;
 use crate::store::redis::RedisSettings;
 use crate::wording::counted;
 
 pub use raw::{RawKeysFile, RawSettings, load_env_file};
+pub use validate::signing_keys;
 
 /// Everything `ingestor serve` needs, valid.
 #[derive(Clone, Debug)]
@@ -113,6 +115,8 @@ pub struct ReceiverSettings {
     pub url: String,
     /// Sent as the `Authorization` header.
     pub authorization: Option<Secret>,
+    /// What each delivery is signed with, if anything.
+    pub signing_keys: Option<SigningKeys>,
     /// Deliveries in flight at most.
     pub concurrency: usize,
     /// Limit of one attempt, from connecting to the whole answer.

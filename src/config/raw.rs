@@ -57,6 +57,13 @@ pub struct RawSettings {
     /// File that holds the Authorization header's value
     #[arg(long, env = "SENDER_AUTHORIZATION_FILE", hide_env_values = true, value_name = "FILE")]
     pub sender_authorization_file: Option<String>,
+    /// Secret that deliveries are signed with (Standard Webhooks): whsec_ and Base64; two, the new one first, while the
+    /// receiver changes over
+    #[arg(long, env = "SENDER_SIGNING_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub sender_signing_secret: Option<String>,
+    /// File that holds the signing secret, or two, one a line
+    #[arg(long, env = "SENDER_SIGNING_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    pub sender_signing_secret_file: Option<String>,
     /// Length of a billing window, aligned to the wall clock [default: 1h]
     #[arg(long, env = "INTERVAL_TO_SEND", hide_env_values = true, value_name = "DURATION")]
     pub interval_to_send: Option<String>,

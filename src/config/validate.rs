@@ -224,13 +224,14 @@ impl RawSettings {
         if authorization.as_ref().is_some_and(|value| ureq::http::HeaderValue::from_str(value.expose()).is_err()) {
             check.mistakes.push("SENDER_AUTHORIZATION: must be printable text on one line".to_owned());
         }
+        let signing_keys = check.signing_keys(&self.sender_signing_secret, &self.sender_signing_secret_file);
         let url = given(&self.api_url_sender)?;
         let scheme_ok = url.starts_with("http://") || url.starts_with("https://");
         if !scheme_ok || url.parse::<ureq::http::Uri>().is_err() {
             let shown = public_url(url);
             check.mistake("API_URL_SENDER", &shown, "must be a URL that starts with http:// or https://".to_owned());
         }
-        Some(ReceiverSettings { url: url.to_owned(), authorization, concurrency, timeout, dedup_window })
+        Some(ReceiverSettings { url: url.to_owned(), authorization, signing_keys, concurrency, timeout, dedup_window })
     }
 
     fn log(&self, check: &mut Check) -> LogSettings {
@@ -243,6 +244,16 @@ impl RawSettings {
             dir: given(&self.log_dir).unwrap_or("log").into(),
         }
     }
+}
+
+/// What batches are signed with, for the commands that have no other setting of the ingestor's.
+///
+/// # Errors
+/// All [`Mistakes`] at once.
+pub fn signing_keys(secret: &Option<String>, file: &Option<String>) -> Result<Option<SigningKeys>, Mistakes> {
+    let mut check = Check::default();
+    let keys = check.signing_keys(secret, file);
+    check.done(keys)
 }
 
 const fn secs(seconds: u64) -> Duration {

@@ -73,19 +73,23 @@ impl Courier {
     /// POSTs a batch once.
     pub fn post(&self, batch: &Batch) -> Verdict {
         let id = batch.id.as_str();
+        let timestamp = (Timestamp::now().0 / 1000).to_string();
         let mut request = self
             .agent
             .post(&self.settings.url)
             .header(header::CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", id)
             .header("webhook-id", id)
-            .header("webhook-timestamp", (Timestamp::now().0 / 1000).to_string())
+            .header("webhook-timestamp", &timestamp)
             .header("Ingestor-Generation", batch.epoch.to_string())
             .header("Ingestor-Window-Start", batch.window.start.to_string())
             .header("Ingestor-Window-End", batch.window.end.to_string())
             .header("Ingestor-Batch-Count", batch.aggregates.to_string());
         if let Some(authorization) = &self.settings.authorization {
             request = request.header(header::AUTHORIZATION, authorization.expose());
+        }
+        if let Some(keys) = &self.settings.signing_keys {
+            request = request.header("webhook-signature", keys.sign(id, &timestamp, &batch.body));
         }
         match request.send(&batch.body[..]) {
             Ok(mut response) => {
@@ -221,6 +225,7 @@ mod tests {
         let settings = ReceiverSettings {
             url: format!("http://{address}/batches"),
             authorization: None,
+            signing_keys: None,
             concurrency: 1,
             timeout: Duration::from_millis(500),
             dedup_window: Duration::from_secs(60),

@@ -274,6 +274,7 @@ mod tests {
         let receiver = ReceiverSettings {
             url: "http://127.0.0.1:1".to_owned(),
             authorization: None,
+            signing_keys: None,
             concurrency: 1,
             timeout: Duration::from_secs(1),
             dedup_window: MEMORY,

@@ -6,7 +6,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /process` | 204 added, or a repetition (`Idempotent-Replayed: true`); 400, 413, 422 refused; 503 try again |
+//! | `POST /process` | 204 added, or a repetition (`Idempotent-Replayed: true`); 400, 413, 422 refused; 401 not signed as it must be; 503 try again |
 //! | `GET /totals`, `GET /totals?tenant_id=` | the sums, amounts as strings |
 //! | `GET /totals/units` | the sum of each unit |
 //! | `GET /batches` | every batch in order of arrival |
@@ -30,6 +30,7 @@ use self::faults::FaultPanel;
 use self::server::Desk;
 use crate::door::{self, DoorPolicy};
 use crate::pulse::UnitTotals;
+use crate::signature::SigningKeys;
 
 mod body;
 mod book;
@@ -56,6 +57,8 @@ pub struct ReceiverOptions {
     pub addr: SocketAddr,
     /// Where `receiver.sqlite3` lies; made if missing.
     pub data_dir: PathBuf,
+    /// What batches must be signed with; `None` takes them unsigned.
+    pub signing_keys: Option<SigningKeys>,
     /// Misbehaviour from the start.
     pub faults: Faults,
 }
@@ -103,7 +106,8 @@ impl Receiver {
         let server = Server::from_listener(listener, None).map_err(|error| listening(io::Error::other(error)))?;
         let server = Arc::new(server);
         let (stop, stopping) = crossbeam_channel::bounded(0);
-        let desk = Arc::new(Desk { book, faults: FaultPanel::new(options.faults), stopping });
+        let faults = FaultPanel::new(options.faults);
+        let desk = Arc::new(Desk { book, signing_keys: options.signing_keys, faults, stopping });
         let mut receiver = RunningReceiver { addr, desk, server, handlers: Vec::new(), stop: Some(stop), _lock: lock };
         for number in 0..HANDLERS {
             let (desk, server) = (Arc::clone(&receiver.desk), Arc::clone(&receiver.server));

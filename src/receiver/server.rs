@@ -12,7 +12,9 @@ use super::body::{self, Delivered};
 use super::book::{Arrival, Book, Recorded};
 use super::faults::{Drawn, FaultPanel, LateFailure};
 use super::listing::Listing;
+use crate::clock::Timestamp;
 use crate::pulse::{Unit, UnitTotals};
+use crate::signature::SigningKeys;
 use crate::wording::counted;
 
 /// The largest body of a batch; the largest that the sender's settings allow is far below.
@@ -26,6 +28,8 @@ const KEY_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Desk {
     pub book: Book,
+    /// See [`super::ReceiverOptions`].
+    pub signing_keys: Option<SigningKeys>,
     pub faults: FaultPanel,
     /// Nothing is ever sent: it disconnects when the receiver stops, which ends a running delay.
     pub stopping: Channel<()>,
@@ -112,6 +116,9 @@ impl Desk {
         if id.is_empty() || id.len() > KEY_BYTES_MAX {
             return Answer::Send(problem(400, "Idempotency-Key must have 1 to 256 bytes"));
         }
+        if let Some(answer) = self.distrusted(request, &body) {
+            return Answer::Send(answer);
+        }
         let batch = match body::parse(&body) {
             Ok(batch) => batch,
             Err(error) => {
@@ -143,6 +150,18 @@ impl Desk {
             };
         }
         Answer::Send(response)
+    }
+
+    /// The refusal of a batch that nobody signed who knows a secret. 401 pauses its sender and condemns no batch.
+    fn distrusted(&self, request: &Request, body: &[u8]) -> Option<ResponseBox> {
+        let keys = self.signing_keys.as_ref()?;
+        let header = |name| field(request, name);
+        let id = header("webhook-id").unwrap_or_default();
+        let verified =
+            keys.verify(id, header("webhook-timestamp"), header("webhook-signature"), body, Timestamp::now());
+        let distrust = verified.err()?;
+        log::warn!("batch {id:?} is not believed: {distrust}");
+        Some(problem(401, &distrust.to_string()))
     }
 
     fn set_faults(&self, request: &mut Request) -> ResponseBox {

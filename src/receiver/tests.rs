@@ -25,7 +25,8 @@ impl Fixture {
 
     fn start_with(data_dir: &Path, faults: Faults) -> Self {
         let addr = (Ipv4Addr::LOCALHOST, 0).into();
-        let receiver = Receiver::start(ReceiverOptions { addr, data_dir: data_dir.to_owned(), faults }).unwrap();
+        let options = ReceiverOptions { addr, data_dir: data_dir.to_owned(), signing_keys: None, faults };
+        let receiver = Receiver::start(options).unwrap();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -103,8 +104,9 @@ fn a_data_directory_is_one_receivers() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::start(dir.path());
     let addr = (Ipv4Addr::LOCALHOST, 0).into();
-    let second =
-        || Receiver::start(ReceiverOptions { addr, data_dir: dir.path().to_owned(), faults: Faults::default() });
+    let data_dir = || dir.path().to_owned();
+    let options = || ReceiverOptions { addr, data_dir: data_dir(), signing_keys: None, faults: Faults::default() };
+    let second = || Receiver::start(options());
     assert!(matches!(second(), Err(ReceiverError::InUse(_))));
     fixture.receiver.stop();
     assert!(second().is_ok());

@@ -31,6 +31,8 @@ mod operators;
 mod status;
 #[cfg(target_os = "linux")]
 mod page;
+// That a batch comes from here, proved to others.
+mod signature;
 // Several processes on one store.
 mod two_ingestors;
 // An orderly end.

@@ -81,6 +81,7 @@ fn secrets_are_neither_logged_nor_shown() {
     let settings = [
         ("REDIS_URL", url.as_str()),
         ("SENDER_AUTHORIZATION", "Bearer hunter2"),
+        ("SENDER_SIGNING_SECRET", "whsec_hunter2hunter2hunter2hunter2hunter2hunte"),
         ("API_URL_SENDER", "http://user:hunter2@127.0.0.1:9/process?token=hunter2"),
         ("LOG_LEVEL", "trace"),
     ];

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod ingestor;
 pub mod figures;
 pub mod process;
+pub mod python;
 pub mod receiver;
 pub mod redis_server;
 #[cfg(target_os = "linux")]

@@ -19,8 +19,13 @@ pub struct Receiver {
 
 impl Receiver {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One with more arguments, until it is started again.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let (process, address) = receive(&directory, 0);
+        let (process, address) = receive(&directory, 0, arguments);
         Receiver { directory, process, address }
     }
 
@@ -31,7 +36,7 @@ impl Receiver {
 
     /// Starts it again on its data and its port.
     pub fn start_again(&mut self) {
-        (self.process, self.address) = receive(&self.directory, self.address.port());
+        (self.process, self.address) = receive(&self.directory, self.address.port(), &[]);
     }
 
     /// Where batches are sent to.
@@ -77,9 +82,9 @@ impl Receiver {
     }
 }
 
-fn receive(directory: &tempfile::TempDir, port: u16) -> (Process, SocketAddr) {
+fn receive(directory: &tempfile::TempDir, port: u16, arguments: &[&str]) -> (Process, SocketAddr) {
     let mut command = program(directory.path(), &BTreeMap::new());
-    command.args(["receive", "--port", &port.to_string(), "--data-dir", "received"]);
+    command.args(["receive", "--port", &port.to_string(), "--data-dir", "received"]).args(arguments);
     let mut process = Process::spawn(command);
     let rest = process.wait_for_output("listening on http://");
     let address = rest.split('/').next().and_then(|address| address.parse().ok());
