@@ -230,12 +230,14 @@ impl Exchange {
         Some(header.value.as_str())
     }
 
-    /// Whether reading the body can't block.
+    /// Whether reading the body can't block. One that is compressed could be a thousand times longer than it seems, which
+    /// takes its time too.
     pub fn body_is_buffered(&self) -> bool {
         let short = self.request.body_length().is_none_or(|length| length <= BUFFERED_BODY_MAX);
         short
             && self.header("Transfer-Encoding").is_none()
             && self.header("Expect").is_none()
+            && self.header("Content-Encoding").is_none()
             && !self.header("Connection").is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
     }
 

@@ -7,6 +7,7 @@ use crate::intake::answer::{PendingAnswer, RETRY_IS_SAFE};
 use crate::intake::auth;
 use crate::intake::body::{self, BodyFormat, Parsed};
 use crate::intake::context::Intake;
+use crate::intake::encoding::{self, Encoding, UnpackError};
 use crate::intake::exchange::{BodyError, Exchange};
 use crate::intake::rate::{Advice, RateLimiter, advised};
 use crate::intake::respond::{Counts, Reply};
@@ -66,24 +67,11 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Admitted, Reply> {
     let grant = auth::grant(&intake.keys, exchange)
         .inspect_err(|_| intake.metrics.count_turned_away(TurnedAway::Unauthorized, 1))?;
     let format = body_format(exchange)?;
-    if let Some(encoding) = exchange.header("Content-Encoding").filter(|value| !value.eq_ignore_ascii_case("identity"))
-    {
-        return Err(Reply::problem(415, "content-encoding", &format!("Content-Encoding {encoding} is not supported")));
-    }
+    let encoding = Encoding::of(exchange)?;
     let key = idempotency_key(exchange)?;
-    let deadline = exchange.started() + intake.settings.request_timeout;
-    let body = exchange.read_body(intake.settings.max_body_bytes, deadline).map_err(|error| match error {
-        BodyError::TooLong => {
-            let limit = intake.settings.max_body_bytes;
-            Reply::problem(413, "body-too-long", &format!("the body may have {limit} bytes (MAX_BODY_BYTES)"))
-        }
-        BodyError::TooSlow => Reply::problem(408, "body-too-slow", "the body did not arrive in time"),
-        BodyError::Broken => Reply::problem(400, "body-incomplete", "the body ended early or its framing is broken"),
-    })?;
-    let parsed = body::parse(&body, format, key.as_deref()).map_err(|malformed| {
-        intake.metrics.count_turned_away(TurnedAway::Invalid, 1);
-        Reply::problem(400, "malformed-body", &malformed.to_string())
-    })?;
+    let body = read_body(intake, exchange, encoding)?;
+    let parsed = body::parse(&body, format, key.as_deref())
+        .map_err(|malformed| malformed_body(intake, &malformed.to_string()))?;
     let lenient = parsed.list && prefers_lenient(exchange);
     let parsed = keep_allowed(intake, parsed, grant.as_deref(), lenient)?;
     if !parsed.pulses.is_empty() && !intake.health.is_up() {
@@ -95,6 +83,35 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Admitted, Reply> {
         Some(limiter) => keep_within_limit(intake, limiter, parsed, lenient),
         None => Ok(Admitted { parsed, lenient, advice: None }),
     }
+}
+
+/// The bytes of the body, unpacked.
+fn read_body(intake: &Intake, exchange: &mut Exchange, encoding: Encoding) -> Result<Vec<u8>, Reply> {
+    let limit = intake.settings.max_body_bytes;
+    let deadline = exchange.started() + intake.settings.request_timeout;
+    let body = exchange.read_body(limit, deadline).map_err(|error| match error {
+        BodyError::TooLong => {
+            Reply::problem(413, "body-too-long", &format!("the body may have {limit} bytes (MAX_BODY_BYTES)"))
+        }
+        BodyError::TooSlow => Reply::problem(408, "body-too-slow", "the body did not arrive in time"),
+        BodyError::Broken => Reply::problem(400, "body-incomplete", "the body ended early or its framing is broken"),
+    })?;
+    if encoding == Encoding::Identity {
+        return Ok(body);
+    }
+    encoding::unpack(&body, limit).map_err(|error| match error {
+        UnpackError::TooLong => {
+            let detail = format!("what the body holds may have {limit} bytes (MAX_BODY_BYTES)");
+            Reply::problem(413, "body-too-long", &detail)
+        }
+        UnpackError::Broken(detail) => malformed_body(intake, &detail),
+    })
+}
+
+/// 400 for a body that holds no pulses that could be told apart.
+fn malformed_body(intake: &Intake, detail: &str) -> Reply {
+    intake.metrics.count_turned_away(TurnedAway::Invalid, 1);
+    Reply::problem(400, "malformed-body", detail)
 }
 
 /// What is valid and allowed by the key. Anything else refuses the whole request, unless it is lenient.

@@ -9,6 +9,7 @@ pub mod page;
 pub mod auth;
 pub mod ingest;
 pub mod rate;
+pub mod encoding;
 pub mod body;
 pub mod json;
 pub mod context;

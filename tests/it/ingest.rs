@@ -97,6 +97,36 @@ fn what_is_no_json_is_malformed() {
 }
 
 #[test]
+fn gzip_bodies_are_read_and_bounded() {
+    let ingestor = Ingestor::start(&[("MAX_BODY_BYTES", "100000")]);
+    let gzip = |plain: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let send = |name: &str, body: &[u8]| {
+        ingestor.exchange(&crate::support::http::request("POST", "/ingest", &[("Content-Encoding", name)], body))
+    };
+    for name in ["gzip", "GZIP", "x-gzip"] {
+        assert_eq!(send(name, &gzip(pulse("a", "1.5").as_bytes())).status, 204);
+    }
+    assert_eq!(send("gzip", &gzip(list(&vec![pulse("a", "1"); 1000]).as_bytes())).status, 200);
+    assert_eq!(ingestor.ledger_kb("open"), "1004.5");
+    // Ten million bytes out of ten thousand, on the way in like any other.
+    let bomb = send("gzip", &gzip(&vec![b' '; 10_000_000]));
+    assert!(bomb.problem(413)["type"].as_str().is_some_and(|uri| uri.ends_with("body-too-long")));
+    let cut_off = gzip(pulse("a", "1").as_bytes());
+    send("gzip", &cut_off[..cut_off.len() - 1]).problem(400);
+    send("gzip", pulse("a", "1").as_bytes()).problem(400);
+    // What is not said to be compressed is not looked into.
+    send("identity", &gzip(pulse("a", "1").as_bytes())).problem(400);
+    let other = send("gzip, gzip", &gzip(pulse("a", "1").as_bytes()));
+    other.problem(415);
+    assert_eq!(other.header("Accept-Encoding"), Some("gzip"));
+    assert_eq!(ingestor.ledger_kb("acknowledged"), "1004.5");
+}
+
+#[test]
 fn other_types_and_encodings_are_refused() {
     let ingestor = Ingestor::start(&[]);
     for value in ["text/plain", "application/xml", "application/jsonp"] {
