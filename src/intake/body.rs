@@ -1,10 +1,11 @@
-//! From the bytes of a body to pulses: one object, an array of objects, or one object a line.
+//! From the bytes of a body to pulses: one object, an array of objects, one object a line, or CloudEvents.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
+use crate::intake::events;
 use crate::intake::json::{Checked, PulseSeed};
 use crate::pulse::Pulse;
 
@@ -21,6 +22,10 @@ pub enum BodyFormat {
     Json,
     /// One object a line.
     Ndjson,
+    /// One CloudEvent.
+    CloudEvent,
+    /// An array of them.
+    CloudEvents,
 }
 
 /// The pulses of a body that are valid, and what is wrong with the others.
@@ -73,7 +78,19 @@ pub fn parse(body: &[u8], format: BodyFormat, idempotency_key: Option<&str>) -> 
     match format {
         BodyFormat::Json => parse_json(text, idempotency_key),
         BodyFormat::Ndjson => Ok(parse_lines(text, idempotency_key)),
+        // Each has an id of its own: no key stands for it.
+        BodyFormat::CloudEvent => parse_events(text, events::read_one),
+        BodyFormat::CloudEvents => parse_events(text, events::read_batch),
     }
+}
+
+fn parse_events(
+    text: &str,
+    read: impl FnOnce(&str, &mut Parsed) -> serde_json::Result<()>,
+) -> Result<Parsed, MalformedBody> {
+    let mut parsed = Parsed::default();
+    read(text, &mut parsed).map_err(|error| MalformedBody(format!("the body holds no CloudEvents: {error}")))?;
+    Ok(parsed)
 }
 
 fn parse_json(text: &str, idempotency_key: Option<&str>) -> Result<Parsed, MalformedBody> {
@@ -110,7 +127,7 @@ fn indexed_id(idempotency_key: Option<&str>, index: usize) -> Option<Cow<'static
 }
 
 impl Parsed {
-    fn push(&mut self, checked: Checked) {
+    pub(super) fn push(&mut self, checked: Checked) {
         let index = self.total;
         self.total += 1;
         match checked {

@@ -174,15 +174,25 @@ fn keep_within_limit(
 }
 
 fn body_format(exchange: &Exchange) -> Result<BodyFormat, Reply> {
-    let Some(value) = exchange.header("Content-Type") else { return Ok(BodyFormat::Json) };
+    let value = exchange.header("Content-Type").unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    // In their binary mode the id is a header, so what is taken for plain JSON could count twice.
+    if exchange.header("ce-specversion").is_some() && !media_type.starts_with("application/cloudevents") {
+        let detail = "CloudEvents in binary mode are not supported; send them structured or batched";
+        return Err(Reply::problem(415, "content-type", detail));
+    }
     match media_type.as_str() {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/x-ndjson" | "application/ndjson" => Ok(BodyFormat::Ndjson),
+        "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
+        "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEvents),
         other => Err(Reply::problem(
             415,
             "content-type",
-            &format!("Content-Type {other} is not supported; send application/json or application/x-ndjson"),
+            &format!(
+                "Content-Type {other} is not supported; send application/json, application/x-ndjson or \
+                 CloudEvents as JSON"
+            ),
         )),
     }
 }

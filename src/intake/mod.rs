@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod rate;
 pub mod encoding;
 pub mod body;
+pub mod events;
 pub mod json;
 pub mod context;
 pub mod answer;
