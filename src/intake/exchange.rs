@@ -14,6 +14,7 @@ use tiny_http::Request;
 use crate::door::DoorStats;
 use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
+use crate::intake::trace::{SLOW, TroubleLog};
 use crate::metrics::Metrics;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +79,7 @@ pub struct Turns {
     pool: OnceLock<Pool<Job>>,
     metrics: Metrics,
     door: Arc<DoorStats>,
+    trouble: TroubleLog,
 }
 
 type Stripe = Mutex<HashMap<SocketAddr, Waiting, foldhash::fast::RandomState>>;
@@ -104,6 +106,7 @@ impl Turns {
             pool: OnceLock::new(),
             metrics,
             door,
+            trouble: TroubleLog::default(),
         })
     }
 
@@ -313,7 +316,13 @@ impl Exchange {
         let Exchange { request, started, turn, .. } = self;
         turn.turns.metrics.count_request(reply.status);
         if is_ingest {
-            turn.turns.metrics.observe_request(started.elapsed());
+            let took = started.elapsed();
+            turn.turns.metrics.observe_request(took);
+            if reply.status >= 500 || took > SLOW {
+                let value = |name| request.headers().iter().find(|header| header.field.equiv(name));
+                let traceparent = value("traceparent").map(|header| header.value.as_str());
+                turn.turns.trouble.note(format_args!("POST /ingest"), reply.status, took, traceparent);
+            }
         }
         let reply = if is_whole { reply } else { reply.closing() };
         let hang_up = || turn.connection.iter().for_each(|client| turn.turns.door.hang_up(client));

@@ -13,6 +13,7 @@ pub mod encoding;
 pub mod body;
 pub mod events;
 pub mod json;
+pub mod trace;
 pub mod context;
 pub mod answer;
 pub mod respond;

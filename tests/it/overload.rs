@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::support::http::{Connection, IMPATIENT, Response, request};
 use crate::support::ingestor::{Ingestor, PROMPT};
 use crate::support::process;
-use crate::support::pulses::pulse_with_id;
+use crate::support::pulses::{BANANA, pulse_with_id};
 use crate::support::{TestStore, eventually_true};
 
 fn on_redis(store: &TestStore, settings: &[(&str, &str)]) -> Ingestor {
@@ -59,6 +59,14 @@ fn a_lost_store_is_said_and_its_return_noticed() {
     assert!(started.elapsed() < PROMPT);
     response.problem(503);
     assert!(response.header("Retry-After").is_some());
+    // A line a second at most, so this one may have to wait for its turn.
+    eventually_true("the log names the trace of a refused request", || {
+        let traced = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        ingestor.post_with(&[traced], BANANA).problem(503);
+        ingestor.post_with(&[("traceparent", "00-forged-00f067aa0ba902b7-01")], BANANA).problem(503);
+        ingestor.output().contains(" ms, trace_id=4bf92f3577b34da6a3ce929d0e0e4736 parent_id=00f067aa0ba902b7")
+    });
+    assert!(!ingestor.output().contains("forged"));
     ingestor.get("/ledger").problem(503);
     store.server().start_again();
     ingestor.wait_until_ready();
