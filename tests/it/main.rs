@@ -8,6 +8,8 @@ mod settings;
 mod keys;
 // Every kind of body and its answer.
 mod ingest;
+// Clients of others, and the examples.
+mod clients;
 // HTTP: framing, methods, paths, connections.
 mod protocol;
 // HTTP/1.1 by the letter of RFC 9112 and RFC 9110.
