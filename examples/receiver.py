@@ -43,13 +43,15 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = 401  # pauses the sender; nothing is lost by it
-        if is_genuine(self.headers, body):
-            # Numbers as text: a float would round them.
-            count_once(self.headers["webhook-id"], json.loads(body, parse_int=str, parse_float=str))
-            status = 204
+        try:
+            if is_genuine(self.headers, body):
+                # Numbers as text: a float would round them.
+                count_once(self.headers["webhook-id"], json.loads(body, parse_int=str, parse_float=str))
+                status = 200
+        except (ValueError, LookupError, TypeError, ArithmeticError):
+            status = 422  # this batch is refused for good; the sender keeps it for its operator
         self.send_response(status)
-        if status != 204:
-            self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", "0")
         self.end_headers()
 
 

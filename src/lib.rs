@@ -21,8 +21,9 @@ pub mod outbox;
 pub mod status;
 // The stages wired together.
 pub mod service;
-// The other ends, for tests and demonstrations: who is delivered to, and who sends.
+// The other ends, for tests and demonstrations: who is delivered to, whether it does that well, and who sends.
 pub mod receiver;
+pub mod conformance;
 pub mod producer;
 // The subcommands.
 pub mod commands;

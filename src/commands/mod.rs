@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod conformance;
 pub mod cycle;
 pub mod dead_letters;
 pub mod demo;
@@ -35,7 +36,8 @@ const USAGE_STATUS: u8 = 2;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    it is done, or is as it should be
-  1    it is not: the store can't be used, the ledger does not balance, there is no such batch
+  1    it is not: the store can't be used, the ledger does not balance, there is no such batch,
+       a receiver breaks a promise
   2    a mistake in the arguments or the settings
   70   a panic: restart it
   130  ended by a second signal";

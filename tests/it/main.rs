@@ -27,6 +27,8 @@ mod order;
 mod journey;
 // What the receiver answers, and what becomes of a batch by it.
 mod delivery;
+// Receivers that keep their promises, and some that do not.
+mod receivers;
 // What operators ask and do from the command line.
 mod operators;
 // What they see: the status, and its page in a real browser.

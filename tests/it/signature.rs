@@ -4,7 +4,7 @@ use crate::support::ingestor::Ingestor;
 use crate::support::process::Process;
 use crate::support::pulses::{pulse, pulse_with_id};
 use crate::support::receiver::Receiver;
-use crate::support::{TestStore, eventually_true, python};
+use crate::support::{TestStore, python};
 
 const OLD: &str = "whsec_b2xkIHNlY3JldCBvbGQgc2VjcmV0IG9sZCBzZWNyZXQ=";
 const NEW: &str = "whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyBzZWNyZXQ=";
@@ -84,9 +84,25 @@ fn the_example_receiver_verifies_and_counts_once() {
     assert_eq!(ingestor.post(&pulse_with_id("a", "0.000000001", "2")).status, 204);
     ingestor.wait_for_ledger_kb("delivered", "123456789012345678.000000002");
 
+    // What an ingestor that works does not show: the same batch again, forgeries, and the rest.
+    let report = ingestor.run(&["conformance"]);
+    let text = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.status.success() && text.contains("pass  no-json"), "{text}");
+
     let book = rusqlite::Connection::open(&database).expect("it is a SQLite file");
-    let total: String =
-        book.query_row("SELECT amount FROM totals WHERE tenant = 'a'", [], |row| row.get(0)).expect("it has a row");
-    assert_eq!(total, "123456789012345678.000000002");
-    eventually_true("everything is at rest", || ingestor.ledger()["at_rest"] == true);
+    let amount = |tenant: &str| -> String {
+        let query = "SELECT amount FROM totals WHERE tenant LIKE ? AND sku IN ('sku', 'sku-0')";
+        book.query_row(query, [tenant], |row| row.get(0)).unwrap_or_else(|error| panic!("{tenant}: {error}"))
+    };
+    assert_eq!(amount("a"), "123456789012345678.000000002");
+    for (tenant, expected) in [
+        ("conformance % again", "2"),
+        ("conformance % at once", "4"),
+        ("conformance % not read", "8"),
+        ("conformance % other id", "6"),
+        ("conformance % signed", "7"),
+        ("conformance % large", "123456789012345678901234.123456789"),
+    ] {
+        assert_eq!(amount(tenant), expected, "{tenant}");
+    }
 }
