@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ingestor_consumo::commit::health::StoreHealth;
 use ingestor_consumo::commit::worker::{self, WorkerContext};
-use ingestor_consumo::config::IntakeSettings;
+use ingestor_consumo::config::{IntakeSettings, Role};
 use ingestor_consumo::door::head::{Filter, Limits};
 use ingestor_consumo::door::{self, DoorPolicy};
 use ingestor_consumo::intake::answer::PendingAnswer;
@@ -71,6 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (sender, receiver) = queue::queue(pulses);
     let (metrics, health) = (Metrics::new(), StoreHealth::new());
     let intake = Arc::new(Intake {
+        role: Role::Serve,
+        instance: String::new(),
         settings: settings(),
         keys: ApiKeys::open(),
         limiter: None,

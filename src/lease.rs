@@ -14,6 +14,15 @@ impl fmt::Display for FencingToken {
     }
 }
 
+/// Who holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// The holder's name.
+    pub holder: String,
+    /// When it ends unless renewed.
+    pub until: Timestamp,
+}
+
 /// The answer to asking for the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseState {

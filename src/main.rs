@@ -16,6 +16,8 @@ use ingestor_consumo::signals::{self, Hangup};
 #[command(name = "ingestor", version, max_term_width = 100, after_help = EXIT_CODES)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
+    Ingest(Box<serve::IngestArgs>),
+    Send(Box<serve::SendArgs>),
     Receive(receive::ReceiveArgs),
     Produce(produce::ProduceArgs),
     Demo(demo::DemoArgs),
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
     }
     match command {
         Command::Serve(args) => serve::run(&args, &stop, &hangup),
+        Command::Ingest(args) => serve::run_ingest(&args, &stop, &hangup),
+        Command::Send(args) => serve::run_send(&args, &stop, &hangup),
         Command::Receive(args) => receive::run(args, &stop),
         Command::Produce(args) => produce::run(args, &stop),
         Command::Demo(args) => demo::run(&args, &stop),

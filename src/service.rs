@@ -31,7 +31,7 @@ use crate::threads;
 /// How often the rate is sampled.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A running ingestor: intake, workers, scheduler and delivery on one store.
+/// A running ingestor: intake, workers, scheduler and delivery on one store, or the half of them that its role needs.
 pub struct Service {
     intake: IntakeServer,
     workers: Vec<JoinHandle<()>>,
@@ -48,7 +48,7 @@ struct Background {
 }
 
 impl Service {
-    /// Starts every stage. Pulses are taken from the moment this returns.
+    /// Starts every stage of its role. Pulses, if any, are taken from the moment this returns.
     ///
     /// # Errors
     /// A message if an address can't be listened on.
@@ -64,8 +64,11 @@ impl Service {
         let receiver_url = config.outbox.receiver.as_ref().map(|receiver| receiver.public_url());
         let board = Arc::new(Board::new(config.store.to_string(), receiver_url, config.commit.channel_capacity));
         let observer: Arc<dyn Observer> = Arc::new(Recorder { board: board.clone(), next: observer });
+        let (role, instance) = (config.role, instance_name());
         let (sender, receiver) = queue::queue(config.commit.channel_capacity);
         let intake = IntakeServer::start(Intake {
+            role,
+            instance: instance.clone(),
             settings: config.intake.clone(),
             keys,
             limiter: config.intake.tenant_rate_limit.map(RateLimiter::new),
@@ -77,16 +80,23 @@ impl Service {
             board: board.clone(),
             draining: AtomicBool::new(false),
         })?;
-        let workers = (0..config.commit.workers)
+        let workers = (0..if role.takes_pulses() { config.commit.workers } else { 0 })
             .map(|number| start_worker(number, config, &store, &receiver, &health, &metrics))
             .collect();
         let monitor_store = store.clone();
         let rate = start_rate(board, metrics.clone());
+        let (delivery, scheduler) = match role.delivers() {
+            true => (
+                start_delivery(config, &store, &leases, &metrics, &observer),
+                start_scheduler(config, store, instance, leases, metrics, observer),
+            ),
+            false => (Background::none(), Background::none()),
+        };
         Ok(Service {
             intake,
             workers,
-            delivery: start_delivery(config, &store, &leases, &metrics, &observer),
-            scheduler: start_scheduler(config, store, leases, metrics, observer),
+            delivery,
+            scheduler,
             rate,
             monitor: Background::start("monitor", move |shutdown| health::monitor(&*monitor_store, &health, shutdown)),
         })
@@ -121,6 +131,13 @@ impl Service {
         }
         complete
     }
+}
+
+/// Tells this life of this process from every other one, and people the machine.
+fn instance_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "process" } else { host.trim() };
+    format!("{host}.{}.{}", std::process::id(), uuid::Uuid::new_v4().simple())
 }
 
 fn start_worker(
@@ -160,11 +177,11 @@ fn start_delivery(
 fn start_scheduler(
     config: &Config,
     store: Arc<dyn Store>,
+    holder: String,
     leases: Leases,
     metrics: Metrics,
     observer: Arc<dyn Observer>,
 ) -> Background {
-    let holder = format!("{}.{}", std::process::id(), uuid::Uuid::new_v4().simple());
     let scheduler = Scheduler { store, settings: config.outbox.clone(), holder, leases, metrics, observer };
     Background::start("scheduler", move |shutdown| scheduler.run(shutdown))
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Format;
-use crate::config::{Config, RawSettings, StoreChoice};
+use crate::config::{Config, RawSettings, Role, StoreChoice};
 use crate::keys::ApiKeys;
 use crate::outbox::attempt::Courier;
 use crate::store::embedded::EmbeddedStore;
@@ -56,7 +56,7 @@ struct Report {
 
 /// Looks at everything, and says all of it.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let (config, keys) = match args.settings.validate_to_serve() {
+    let (config, keys) = match args.settings.validate_to_serve(Role::Serve) {
         Ok(valid) => valid,
         Err(mistakes) => {
             let failed = |mistake: &String| finding("settings", State::Failed, mistake.clone());

@@ -1,9 +1,9 @@
-//! `ingestor serve`: takes pulses, aggregates them, delivers them.
+//! `ingestor serve`: takes pulses, aggregates them, delivers them; `ingestor ingest` and `ingestor send`, its halves.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Config, RawSettings};
+use crate::config::{Config, RawSettings, Role};
 use crate::keys::ApiKeys;
 use crate::logging;
 use crate::outbox::observer::NoObserver;
@@ -24,16 +24,51 @@ pub struct ServeArgs {
     settings: RawSettings,
 }
 
-/// Runs until `stop` is requested and everything accepted is stored.
+/// Takes consumption pulses on POST /ingest and delivers nothing: the half of `ingestor serve` that there may be many of.
+///
+/// For several processes on one Redis, behind a load balancer that asks /readyz. It never asks for the lease, so that at
+/// least one `ingestor send` or `ingestor serve` must run beside it. Takes the settings of `serve`.
+#[derive(clap::Args, Clone)]
+pub struct IngestArgs {
+    #[command(flatten)]
+    settings: RawSettings,
+}
+
+/// Closes windows, makes batches and delivers them, and takes no pulses: the other half of `ingestor serve`.
+///
+/// Any number may run on one Redis; one delivers at a time, and another goes on when it drains or dies. It serves
+/// /healthz, /readyz, /metrics and the like at INGESTOR_PORT. Takes the settings of `serve`, and needs API_URL_SENDER.
+#[derive(clap::Args, Clone)]
+pub struct SendArgs {
+    #[command(flatten)]
+    settings: RawSettings,
+}
+
+/// `ingestor serve`: runs until `stop` is requested and everything accepted is stored.
 pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
-    let (config, keys) = match args.settings.validate_to_serve() {
+    run_as(Role::Serve, &args.settings, stop, hangup)
+}
+
+/// `ingestor ingest`.
+pub fn run_ingest(args: &IngestArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    run_as(Role::Ingest, &args.settings, stop, hangup)
+}
+
+/// `ingestor send`.
+pub fn run_send(args: &SendArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    run_as(Role::Send, &args.settings, stop, hangup)
+}
+
+fn run_as(role: Role, settings: &RawSettings, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    let (config, keys) = match settings.validate_to_serve(role) {
         Ok(valid) => valid,
         Err(mistakes) => return super::name(&mistakes),
     };
     if let Err(error) = logging::start(config.log.level, &config.log.dir, "log_ingestor.log") {
         return super::fail(error);
     }
-    log::info!("ingestor {} starts, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!("ingestor {version} starts to {}, process {}", role.name(), std::process::id());
     use_keys(&keys, hangup);
     let store = match open(&config) {
         Ok(store) => store,
@@ -42,7 +77,7 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let keys_are_required = keys.are_required();
+    let open_to_anybody = role.takes_pulses() && !keys.are_required();
     let service = match Service::start(&config, keys, store, Arc::new(NoObserver)) {
         Ok(service) => service,
         Err(error) => {
@@ -50,12 +85,16 @@ pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    warn_if_exposed(&service, keys_are_required);
+    warn_if_exposed(&service, open_to_anybody);
     if let Some(address) = service.admin_address() {
         log::info!("everything else is served at http://{address}");
     }
     let interval = span(config.store_settings.interval);
-    log::info!("pulses are taken at http://{}/ingest, windows of {interval}", service.address());
+    let address = service.address();
+    match role.takes_pulses() {
+        true => log::info!("pulses are taken at http://{address}/ingest, windows of {interval}"),
+        false => log::info!("batches are sent; no pulses are taken at http://{address}/, windows of {interval}"),
+    }
     stop.wait_forever();
     if !service.drain() {
         return ExitCode::FAILURE;
@@ -90,9 +129,9 @@ fn use_keys(keys: &ApiKeys, hangup: &Hangup) {
 }
 
 /// With the addresses that are listened on: port 0 has become a number.
-fn warn_if_exposed(service: &Service, keys_are_required: bool) {
+fn warn_if_exposed(service: &Service, open_to_anybody: bool) {
     let listen = service.address();
-    if !listen.ip().is_loopback() && !keys_are_required {
+    if !listen.ip().is_loopback() && open_to_anybody {
         log::warn!(
             "{listen} is reachable from other machines and every client may send pulses for every tenant (API_KEYS_FILE)"
         );

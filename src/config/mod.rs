@@ -4,6 +4,7 @@
 
 mod check;
 mod raw;
+mod role;
 mod validate;
 
 use std::fmt;
@@ -19,11 +20,14 @@ use crate::store::redis::RedisSettings;
 use crate::wording::counted;
 
 pub use raw::{RawKeysFile, RawSettings, load_env_file};
+pub use role::Role;
 pub use validate::signing_keys;
 
 /// Everything `ingestor serve` needs, valid.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which half of the work is done.
+    pub role: Role,
     /// Where pulses come in.
     pub intake: IntakeSettings,
     /// The queue and the threads behind it.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::check::{Check, given};
 use super::*;
-use crate::keys::ApiKeys;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A cost of one microsecond a pulse is the least that the limiter tells apart well.
@@ -26,25 +25,9 @@ impl RawSettings {
         check.done(config)
     }
 
-    /// As [`RawSettings::validate`], for the one command that takes pulses: it also reads the API keys. The other
-    /// commands need none, and must work while somebody edits them.
-    ///
-    /// # Errors
-    /// All [`Mistakes`] at once.
-    pub fn validate_to_serve(&self) -> Result<(Config, ApiKeys), Mistakes> {
-        let mut check = Check::default();
-        let config = self.config(&mut check);
-        let keys = config.intake.api_keys_file.as_deref().map_or_else(ApiKeys::open, |path| {
-            ApiKeys::load(path).unwrap_or_else(|error| {
-                check.mistake("API_KEYS_FILE", &path.display().to_string(), error.to_string());
-                ApiKeys::open()
-            })
-        });
-        check.done((config, keys))
-    }
-
-    fn config(&self, check: &mut Check) -> Config {
+    pub(super) fn config(&self, check: &mut Check) -> Config {
         Config {
+            role: Role::Serve,
             intake: self.intake(check),
             commit: self.commit(check),
             store: self.store(check),
@@ -355,9 +338,9 @@ mod tests {
     fn the_keys_are_read_to_serve_and_only_then() {
         let raw = RawSettings { api_keys_file: some("/no/such/file"), port: some("x"), ..RawSettings::default() };
         assert_eq!(raw.validate().unwrap_err().0.len(), 1);
-        let mistakes = raw.validate_to_serve().err().unwrap().to_string();
+        let mistakes = raw.validate_to_serve(Role::Serve).err().unwrap().to_string();
         assert!(mistakes.contains("API_KEYS_FILE") && mistakes.contains("INGESTOR_PORT"), "{mistakes}");
-        let (config, keys) = RawSettings::default().validate_to_serve().unwrap();
+        let (config, keys) = RawSettings::default().validate_to_serve(Role::Serve).unwrap();
         assert!(config.intake.api_keys_file.is_none() && !keys.are_required());
     }
 

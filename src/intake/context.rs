@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::commit::health::StoreHealth;
-use crate::config::IntakeSettings;
+use crate::config::{IntakeSettings, Role};
 use crate::intake::answer::PendingAnswer;
 use crate::intake::rate::RateLimiter;
 use crate::keys::ApiKeys;
@@ -16,6 +16,10 @@ use crate::store::Store;
 
 /// Shared by the accept loop and the pool's threads.
 pub struct Intake {
+    /// Names this process to the others, as the holder of leases.
+    pub instance: String,
+    /// Whether pulses are taken at all.
+    pub role: Role,
     /// Limits.
     pub settings: IntakeSettings,
     /// Who may send pulses.
@@ -28,7 +32,7 @@ pub struct Intake {
     pub queue: QueueSender<PendingAnswer>,
     /// Whether the store takes pulses.
     pub health: StoreHealth,
-    /// For `/ledger` and `/metrics`.
+    /// For `/readyz`, `/ledger` and `/metrics`.
     pub store: Arc<dyn Store>,
     /// For counting and `/metrics`.
     pub metrics: Metrics,

@@ -68,7 +68,7 @@ impl Bound {
         let server = tiny_http::Server::from_listener(for_library, None).map_err(|error| error.to_string())?;
         let (server, stopping) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
         let turns = Turns::new(routes.intake.metrics.clone(), door);
-        let (intake, takes_pulses) = (routes.intake.clone(), routes.face.takes_pulses());
+        let (intake, takes_pulses) = (routes.intake.clone(), routes.takes_pulses());
         // A connection has one job at a time: with a thread for each, slow ones hold up nobody, not even the probes.
         turns.set_pool(Pool::new(routes.intake.settings.max_connections, move |job| routes.run_job(job)));
         let accept_loop = {

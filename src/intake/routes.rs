@@ -1,5 +1,6 @@
 //! Which path means what, on which address.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,9 +13,12 @@ use crate::intake::exchange::{Exchange, Job};
 use crate::intake::ingest;
 use crate::intake::page;
 use crate::intake::respond::Reply;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
+use crate::wording::counted;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// Holds the lease that nobody holds.
+const NOBODY: &str = "nobody";
 
 /// What an address serves. The health probes are on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,11 @@ impl Face {
 }
 
 impl Routes {
+    /// Whether pulses are taken here.
+    pub fn takes_pulses(&self) -> bool {
+        self.face.takes_pulses() && self.intake.role.takes_pulses()
+    }
+
     /// Does one job of the pool.
     pub fn run_job(&self, job: Job) {
         match job {
@@ -72,6 +81,9 @@ impl Routes {
             // The server as a whole, and no place to go on to from here (RFC 9110, sections 9.3.7 and 9.3.6).
             "*" if method == Method::Options => Reply::allowed("GET, HEAD, POST"),
             _ if method == Method::Connect => Reply::method_not_allowed("GET, HEAD, POST"),
+            "/ingest" | "/v1/ingest" if !intake.role.takes_pulses() => {
+                Reply::problem(404, "not-found", "this instance sends batches and takes no pulses (`ingestor send`)")
+            }
             path if !self.face.has(path) => Reply::problem(404, "not-found", &format!("there is nothing at {path}")),
             "/ingest" | "/v1/ingest" if method != Method::Post => Reply::method_not_allowed("POST"),
             "/ingest" | "/v1/ingest" if intake.draining.load(Ordering::Acquire) => ingest::draining(),
@@ -126,7 +138,7 @@ impl Routes {
 
     fn index(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
-        let ingest = if self.face.takes_pulses() { "POST /ingest   consumption pulses, JSON or NDJSON\n" } else { "" };
+        let ingest = if self.takes_pulses() { "POST /ingest   consumption pulses, JSON or NDJSON\n" } else { "" };
         format!(
             "Ingestor de Consumo {version}\n\n\
              {ingest}\
@@ -144,9 +156,29 @@ fn readiness(intake: &Intake) -> Reply {
         return Reply::unavailable("draining", "this instance is shutting down");
     }
     match intake.store.ready() {
-        Ok(()) => Reply::document(200, TEXT, "ready\n"),
+        Ok(()) => Reply::document(200, TEXT, standing(intake)),
         Err(error) => Reply::unavailable("store-unavailable", public_text(&error)),
     }
+}
+
+/// That it is ready, which instance this is, and who delivers: a line for each holder of leases.
+fn standing(intake: &Intake) -> String {
+    // Pulses are taken whether or not anybody delivers, so an error here is none of readiness.
+    let holders = holders(&*intake.store).unwrap_or_default();
+    let lines = holders
+        .iter()
+        .map(|(holder, &shards)| format!("lease: {holder}, {}\n", counted(shards as u64, "shard", "shards")));
+    format!("ready\ninstance: {}, {}\n{}", intake.instance, intake.role.name(), lines.collect::<String>())
+}
+
+/// How many shards each holder delivers for, [`NOBODY`] among them.
+fn holders(store: &dyn Store) -> Result<BTreeMap<String, usize>, StoreError> {
+    let mut holders = BTreeMap::new();
+    for shard in 0..store.shards() {
+        let holder = store.lease_holder(shard)?.map_or_else(|| NOBODY.to_owned(), |lease| lease.holder);
+        *holders.entry(holder).or_default() += 1;
+    }
+    Ok(holders)
 }
 
 fn ledger(intake: &Intake) -> Reply {
@@ -177,6 +209,7 @@ fn observe_store(intake: &Intake) -> Result<(), StoreError> {
     metrics.set_generation(&store.open_generation(0)?, sealed, now);
     metrics.set_outbox(&store.outbox_status()?, now);
     metrics.set_ledger(&store.ledger()?);
+    metrics.set_lease_holders(&holders(&**store)?);
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 mod labels;
 mod register;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::amount::Amount;
@@ -17,7 +18,7 @@ use crate::door::head::Refusal;
 use crate::generation::OpenGeneration;
 use crate::ledger::Ledger;
 use crate::metrics::labels::{OUTCOMES, error_kind, outcome_index, three_digits};
-use crate::metrics::register::{counter, counters, differences, gauge, histogram, int_gauge, register};
+use crate::metrics::register::{counter, counters, differences, gauge, histogram, int_gauge, int_gauges, register};
 use crate::pulse::Unit;
 use crate::store::{OutboxStatus, Outcome, StoreError};
 
@@ -72,6 +73,7 @@ struct Inner {
     last_successful_cycle_timestamp_seconds: Gauge,
     conservation_difference: GaugeVec,
     lease_held: IntGauge,
+    lease_shards: IntGaugeVec,
     connections: IntGauge,
     connections_accepted_total: IntCounter,
     connections_shed_total: IntCounter,
@@ -155,6 +157,7 @@ impl Metrics {
                 "reason",
             ),
             lease_held: int_gauge(r, "ingestor_lease_held", "Shards whose lease this process holds"),
+            lease_shards: int_gauges(r, "ingestor_lease_shards", "Shards by who holds their lease", "holder"),
             breaker_open: int_gauge(r, "ingestor_breaker_open", "1 while deliveries pause behind the breaker"),
             api_keys: int_gauge(r, "ingestor_api_keys", "API keys that are valid now; 0 if none are asked for"),
             registry,
@@ -225,6 +228,14 @@ impl Metrics {
     /// How many shards' leases this process holds.
     pub fn set_leases_held(&self, shards: usize) {
         self.0.lease_held.set(shards as i64);
+    }
+
+    /// How many shards' leases each holder has, just before a scrape. Former holders are forgotten.
+    pub fn set_lease_holders(&self, holders: &BTreeMap<String, usize>) {
+        self.0.lease_shards.reset();
+        for (holder, &shards) in holders {
+            self.0.lease_shards.with_label_values(&[holder]).set(shards as i64);
+        }
     }
 
     /// Whether deliveries pause.

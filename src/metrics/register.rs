@@ -1,7 +1,9 @@
 //! How a metric comes into the registry. The names are all the program's own, so nothing here can fail.
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::pulse::Unit;
 
@@ -13,6 +15,12 @@ pub(super) fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge
     let gauge = IntGauge::new(name, help).expect("a valid name");
     register(registry, &gauge);
     gauge
+}
+
+pub(super) fn int_gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), &[label]).expect("a valid name");
+    register(registry, &gauges);
+    gauges
 }
 
 pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {

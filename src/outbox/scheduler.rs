@@ -130,11 +130,17 @@ impl Scheduler {
     }
 
     fn renew(&self, duty: &mut Duty) -> Result<Duration, StoreError> {
-        match self.store.acquire_lease(duty.shard, &self.holder, self.settings.lease_length)? {
+        let (shard, length) = (duty.shard, self.settings.lease_length);
+        let asked = match self.settings.receiver {
+            Some(_) => self.store.acquire_lease(shard, &self.holder, length),
+            // Without a receiver it closes windows and makes batches for as long as nobody can deliver them.
+            None => self.store.acquire_idle_lease(shard, &self.holder, length),
+        };
+        match asked? {
             LeaseState::Held(token) => {
                 duty.renew_at = Instant::now() + self.settings.lease_length / 3;
                 if self.leases.hold(duty.shard, token) {
-                    log::info!("shard {}: this process delivers, fencing token {token}", duty.shard);
+                    log::info!("shard {shard}: this process delivers as {}, fencing token {token}", self.holder);
                     duty.open = None;
                 }
                 duty.token = Some(token);

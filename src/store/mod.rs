@@ -14,7 +14,7 @@ use crate::amount::Amount;
 use crate::batch::{Batch, BatchId, DeadLetter, OutboxEntry, Settlement};
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration};
-use crate::lease::{FencingToken, LeaseState};
+use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::ledger::Ledger;
 use crate::pulse::{Aggregate, AggregateKey, PulseId};
 
@@ -175,6 +175,13 @@ pub trait Store: Send + Sync {
 
     /// Takes or renews a shard's lease for `length` from now. A new holder gets a higher token.
     fn acquire_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError>;
+
+    /// As [`Store::acquire_lease`], for one that has no receiver: whoever asks with [`Store::acquire_lease`] gets the
+    /// lease from it at once, under a higher token.
+    fn acquire_idle_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError>;
+
+    /// Who holds a shard's lease now. Changes nothing.
+    fn lease_holder(&self, shard: u16) -> Result<Option<LeaseHolder>, StoreError>;
 
     /// Gives the lease back, if the token is still the highest, so that another process need not wait for its end.
     fn release_lease(&self, shard: u16, token: FencingToken) -> Result<(), StoreError>;

@@ -39,6 +39,8 @@ mod page;
 mod signature;
 // Several processes on one store.
 mod two_ingestors;
+// One half of the program a process.
+mod roles;
 // An orderly end.
 mod drain;
 // An end without order: SIGKILL of the server, of Redis.

@@ -16,7 +16,7 @@ const NOT_ON_THE_DASHBOARD: [&str; 0] = [];
 const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 /// Every label there may be. None of them grows with the customers.
-const LABELS: [&str; 8] = ["outcome", "status", "kind", "result", "unit", "reason", "version", "le"];
+const LABELS: [&str; 9] = ["outcome", "status", "kind", "result", "unit", "reason", "holder", "version", "le"];
 
 /// An ingestor with a sample in every family: it has answered, committed, delivered and failed.
 fn busy_ingestor() -> (Receiver, Ingestor) {

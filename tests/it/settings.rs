@@ -159,7 +159,7 @@ fn the_example_names_every_variable_and_no_other() {
 
 #[test]
 fn the_help_of_every_command_is_shown() {
-    for command in ["serve", "receive", "conformance", "produce", "demo", "ledger", "dead-letters", "keys"] {
+    for command in ["serve", "ingest", "send", "receive", "conformance", "produce", "demo", "ledger", "dead-letters", "keys"] {
         let output = run(&[command, "--help"], &[]);
         assert!(output.status.success() && text(&output).contains("Usage: ingestor"), "{}", text(&output));
     }

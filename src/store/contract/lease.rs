@@ -12,6 +12,24 @@ pub fn a_holder_renews_under_one_token(open: Open<'_>) {
     }
 }
 
+pub fn the_holder_is_named(open: Open<'_>) {
+    let store = open(&settings(NEVER));
+    let holder = || store.lease_holder(0).unwrap();
+    assert_eq!(holder(), None);
+    let before = store.now().unwrap();
+    let token = acquire(&*store, 0, "one: %|é");
+    let named = holder().unwrap();
+    assert_eq!(named.holder, "one: %|é");
+    assert!(before.after(LONG_LEASE) <= named.until && named.until <= store.now().unwrap().after(LONG_LEASE));
+    store.release_lease(0, token).unwrap();
+    assert_eq!(holder(), None);
+    let length = Duration::from_millis(20);
+    store.acquire_idle_lease(0, "two", length).unwrap();
+    let taken = store.now().unwrap();
+    wait_until(&*store, taken.after(length + Duration::from_millis(2)));
+    assert_eq!(holder(), None, "it has ended");
+}
+
 pub fn another_holder_waits(open: Open<'_>) {
     let store = open(&settings(NEVER));
     let before = store.now().unwrap();

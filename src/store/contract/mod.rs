@@ -49,7 +49,7 @@ macro_rules! contract_tests {
             delivery: due_comes_in_order, an_operator_ends_the_backoffs, attempts_are_noted, confirming_twice_is_harmless, a_retry_waits_its_delay,
                 a_late_settlement_changes_nothing, a_dead_letter_is_kept_and_replayed, a_discarded_letter_stays_in_the_ledger,
                 what_was_ambiguous_stays_so_after_a_replay, the_outbox_status_counts, unknown_batches_are_no_error;
-            lease: a_holder_renews_under_one_token, another_holder_waits, a_released_lease_is_free,
+            lease: the_holder_is_named, a_holder_renews_under_one_token, another_holder_waits, a_released_lease_is_free,
                 an_ended_lease_is_free, an_outdated_token_changes_nothing;
             conservation: every_step_balances, random_operations_match_a_model;
         }

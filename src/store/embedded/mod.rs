@@ -17,7 +17,7 @@ use super::{
 use crate::batch::{Batch, BatchId, DeadLetter, OutboxEntry, Settlement};
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration};
-use crate::lease::{FencingToken, LeaseState};
+use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::ledger::Ledger;
 use crate::pulse::Aggregate;
 
@@ -271,6 +271,15 @@ impl Store for EmbeddedStore {
 
     fn acquire_lease(&self, _shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError> {
         self.shared.write(|tx| sealed::acquire_lease(tx, Timestamp::now(), holder, length))
+    }
+
+    fn acquire_idle_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError> {
+        // One process at a time: there is nobody to give way to.
+        self.acquire_lease(shard, holder, length)
+    }
+
+    fn lease_holder(&self, _shard: u16) -> Result<Option<LeaseHolder>, StoreError> {
+        self.shared.read(|tx| sealed::lease_holder(tx, Timestamp::now()))
     }
 
     fn release_lease(&self, _shard: u16, token: FencingToken) -> Result<(), StoreError> {

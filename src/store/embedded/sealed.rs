@@ -12,7 +12,7 @@ use super::rows::{
 use crate::batch::Batch;
 use crate::clock::Timestamp;
 use crate::generation::Epoch;
-use crate::lease::{FencingToken, LeaseState};
+use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::pulse::{Aggregate, AggregateKey, UnitTotals};
 use crate::store::{Frozen, Page, ScanCursor, StoreError};
 
@@ -58,6 +58,13 @@ pub fn acquire_lease(
         int(length_ms),
     ))?;
     Ok(LeaseState::Held(FencingToken(token)))
+}
+
+/// Who holds the lease now.
+pub fn lease_holder(tx: &Connection, now: Timestamp) -> Result<Option<LeaseHolder>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT holder, until_ms FROM lease")?;
+    let (holder, until) = statement.query_row([], |row| Ok((row.get::<_, Option<String>>(0)?, moment(row, 1)?)))?;
+    Ok(holder.filter(|_| now < until).map(|holder| LeaseHolder { holder, until }))
 }
 
 /// Ends whatever lease there is.

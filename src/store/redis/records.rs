@@ -7,6 +7,7 @@ use crate::amount::Amount;
 use crate::batch::{Batch, BatchId, DeadLetter, OutboxEntry};
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration, Window};
+use crate::lease::LeaseHolder;
 use crate::ledger::Ledger;
 use crate::pulse::{Unit, UnitTotals};
 use crate::store::StoreError;
@@ -55,6 +56,12 @@ impl Record {
             totals.add(unit, Amount::from_limbs(hi, lo));
         }
         Ok(totals)
+    }
+
+    /// Of the hash `lease`; `None` if it was given back.
+    pub(super) fn lease_holder(&self) -> Result<Option<LeaseHolder>, StoreError> {
+        let Some(holder) = self.text("holder")? else { return Ok(None) };
+        Ok(Some(LeaseHolder { holder: holder.to_owned(), until: self.timestamp("until")? }))
     }
 
     /// Of the hash `state`.

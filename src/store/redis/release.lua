@@ -4,4 +4,4 @@
 -- KEYS: 1 lease
 -- ARGV: 1 token
 if fenced(KEYS[1], ARGV[1]) then return 0 end
-return redis.call('HDEL', KEYS[1], 'holder', 'until', 'length')
+return redis.call('HDEL', KEYS[1], 'holder', 'until', 'length', 'idle')

@@ -17,7 +17,7 @@ use crate::amount::Amount;
 use crate::batch::{Batch, BatchId, DeadLetter, OutboxEntry, Settlement};
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration};
-use crate::lease::{FencingToken, LeaseState};
+use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::ledger::Ledger;
 use crate::pulse::{Aggregate, AggregateKey, UnitTotals};
 use crate::store::{Durability, Frozen, GroupWriter, OutboxStatus, Page, ScanCursor, Store, StoreError};
@@ -37,6 +37,20 @@ impl RedisStore {
     fn keys_of(&self, id: &BatchId) -> Option<(u16, &ShardKeys)> {
         let shard = id.shard()?;
         Some((shard, self.keys(shard).ok()?))
+    }
+
+    /// Takes or renews a lease; an idle one for a process without a receiver.
+    fn ask_for_lease(&self, shard: u16, holder: &str, length: Duration, idle: bool) -> Result<LeaseState, StoreError> {
+        let mut command = SCRIPTS.lease.call(&[&self.keys(shard)?.lease]);
+        command.arg(holder).arg(length.min(super::DURATION_MAX).as_millis() as u64).arg(u8::from(idle));
+        let mut answer = list(self.run(command, Repeat::Write)?)?.into_iter();
+        match (answer.next(), answer.next(), answer.next()) {
+            (Some(Value::Int(1)), Some(token), None) => Ok(LeaseState::Held(FencingToken(reply::number(token)?))),
+            (Some(Value::Int(0)), Some(holder), Some(until)) => {
+                Ok(LeaseState::HeldByOther { holder: text(holder)?, until: Timestamp(reply::number(until)?) })
+            }
+            other => Err(corrupt("expected a lease", other)),
+        }
     }
 
     /// One step of a batch; `None` as token for an operator's.
@@ -160,16 +174,17 @@ impl Store for RedisStore {
     }
 
     fn acquire_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError> {
-        let mut command = SCRIPTS.lease.call(&[&self.keys(shard)?.lease]);
-        command.arg(holder).arg(length.min(super::DURATION_MAX).as_millis() as u64);
-        let mut answer = list(self.run(command, Repeat::Write)?)?.into_iter();
-        match (answer.next(), answer.next(), answer.next()) {
-            (Some(Value::Int(1)), Some(token), None) => Ok(LeaseState::Held(FencingToken(reply::number(token)?))),
-            (Some(Value::Int(0)), Some(holder), Some(until)) => {
-                Ok(LeaseState::HeldByOther { holder: text(holder)?, until: Timestamp(reply::number(until)?) })
-            }
-            other => Err(corrupt("expected a lease", other)),
-        }
+        self.ask_for_lease(shard, holder, length, false)
+    }
+
+    fn acquire_idle_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError> {
+        self.ask_for_lease(shard, holder, length, true)
+    }
+
+    fn lease_holder(&self, shard: u16) -> Result<Option<LeaseHolder>, StoreError> {
+        let Some(lease) = self.hash(&self.keys(shard)?.lease)?.lease_holder()? else { return Ok(None) };
+        let now = self.now()?;
+        Ok(Some(lease).filter(|lease| now < lease.until))
     }
 
     fn release_lease(&self, shard: u16, token: FencingToken) -> Result<(), StoreError> {

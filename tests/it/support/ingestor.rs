@@ -1,4 +1,4 @@
-//! `ingestor serve` of a test's own: a free port, a directory of its own, and nothing of this shell's environment.
+//! An ingestor of a test's own: a free port, a directory of its own, and nothing of this shell's environment.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -24,6 +24,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ingestor");
 
 /// A running server, and what it was started with.
 pub struct Ingestor {
+    /// The subcommand.
+    role: &'static str,
     directory: tempfile::TempDir,
     settings: BTreeMap<String, String>,
     process: Process,
@@ -43,14 +45,19 @@ impl Ingestor {
 
     /// One with windows of a second and no receiver, unless the settings say otherwise.
     pub fn start_on(store: &TestStore, settings: &[(&str, &str)]) -> Self {
+        Self::start_as("serve", store, settings)
+    }
+
+    /// As [`Ingestor::start_on`], or one of the halves of it: `ingest` or `send`.
+    pub fn start_as(role: &'static str, store: &TestStore, settings: &[(&str, &str)]) -> Self {
         let short = [("INGESTOR_PORT", "0"), ("INTERVAL_TO_SEND", "1s"), ("STABILIZATION_DELAY", "100ms")];
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let mut all: BTreeMap<String, String> = short.iter().map(owned).collect();
         all.extend(store.settings());
         all.extend(settings.iter().map(owned));
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let (process, address) = serve(directory.path(), &all);
-        Ingestor { directory, settings: all, process, address }
+        let (process, address) = serve(role, directory.path(), &all);
+        Ingestor { role, directory, settings: all, process, address }
     }
 
     /// One on the embedded store that a shell starts as `"$0" serve`, after whatever limits it sets.
@@ -65,12 +72,12 @@ impl Ingestor {
         command.args(["-c", shell, PROGRAM]);
         confine(&mut command, directory.path(), &settings);
         let (process, address) = wait_for_address(command);
-        Ingestor { directory, settings, process, address }
+        Ingestor { role: "serve", directory, settings, process, address }
     }
 
     /// Starts it again on the same data, at another port, after it ended.
     pub fn start_again(&mut self) {
-        (self.process, self.address) = serve(self.directory.path(), &self.settings);
+        (self.process, self.address) = serve(self.role, self.directory.path(), &self.settings);
     }
 
     /// Changes a setting for the next start.
@@ -243,9 +250,9 @@ fn confine(command: &mut Command, directory: &Path, settings: &BTreeMap<String, 
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
 }
 
-fn serve(directory: &Path, settings: &BTreeMap<String, String>) -> (Process, SocketAddr) {
+fn serve(role: &str, directory: &Path, settings: &BTreeMap<String, String>) -> (Process, SocketAddr) {
     let mut command = program(directory, settings);
-    command.arg("serve");
+    command.arg(role);
     wait_for_address(command)
 }
 

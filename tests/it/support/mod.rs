@@ -8,6 +8,7 @@ pub mod figures;
 pub mod process;
 pub mod python;
 pub mod receiver;
+pub mod holding_receiver;
 pub mod redis_server;
 #[cfg(target_os = "linux")]
 pub mod strace;

@@ -114,6 +114,32 @@ fn a_lease_from_a_clock_that_went_back_may_be_taken() {
     assert!(acquire(&store, 0, "two") > first);
 }
 
+#[test]
+fn an_idle_lease_goes_to_whoever_can_deliver() {
+    let server = RedisServer::start(&[]);
+    let store = open(&server, &settings(SHORT));
+    let ask = |holder, idle: bool| match idle {
+        true => store.acquire_idle_lease(0, holder, LONG_LEASE).unwrap(),
+        false => store.acquire_lease(0, holder, LONG_LEASE).unwrap(),
+    };
+    let held = |state: LeaseState| match state {
+        LeaseState::Held(token) => token,
+        other => panic!("{other:?}"),
+    };
+    let is_others = |state: LeaseState| matches!(state, LeaseState::HeldByOther { .. });
+    let idle = held(ask("idle", true));
+    assert_eq!(held(ask("idle", true)), idle);
+    assert!(is_others(ask("idle too", true)), "it would gain nothing");
+    let sender = held(ask("sender", false));
+    assert!(sender > idle);
+    assert!(is_others(ask("idle", true)) && is_others(ask("second sender", false)));
+    let open_generation = store.open_generation(0).unwrap();
+    assert_eq!(store.toggle(0, idle, open_generation.epoch), Err(StoreError::Fenced));
+    // One that was given a receiver, or lost it, without a new name.
+    assert_eq!(held(ask("sender", true)), sender);
+    assert!(held(ask("second sender", false)) > sender);
+}
+
 /// Data that went missing from a generation is seen, not forgotten with it.
 #[test]
 fn a_lost_aggregate_shows_in_the_ledger() {
