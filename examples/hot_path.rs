@@ -83,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         store: Arc::new(EmbeddedStore::open(directory.path(), &store_settings())?),
         metrics: metrics.clone(),
         board: Arc::new(Board::new(String::new(), None, pulses)),
+        leaving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
     // Nobody connects to it; the exchanges only ask it whether they came through it.
@@ -209,6 +210,7 @@ fn settings() -> IntakeSettings {
         max_body_bytes: LIMITS.max_body_bytes,
         // Long enough for a run of any length under valgrind.
         request_timeout: HOUR,
+        drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,
     }
 }

@@ -78,6 +78,7 @@ impl Service {
             store: store.clone(),
             metrics: metrics.clone(),
             board: board.clone(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         })?;
         let workers = (0..if role.takes_pulses() { config.commit.workers } else { 0 })
@@ -115,6 +116,7 @@ impl Service {
     /// Stops in the order of the data: no new pulses, everything accepted stored and answered, every delivery that
     /// began settled, the lease given back. Returns whether nothing was left unanswered.
     pub fn drain(self) -> bool {
+        self.intake.leave();
         log::info!("draining: what was accepted is stored and answered, then the process ends");
         let complete = self.intake.drain();
         for worker in self.workers {

@@ -61,6 +61,8 @@ pub struct IntakeSettings {
     pub max_body_bytes: u64,
     /// How long a request may take from its head to its answer.
     pub request_timeout: Duration,
+    /// How long pulses are still taken after the process was asked to end, while `/readyz` says no.
+    pub drain_delay: Duration,
     /// How long a drain waits for what was accepted.
     pub drain_timeout: Duration,
 }

@@ -110,6 +110,10 @@ pub struct RawSettings {
     /// How long a request may take before it is answered with 503 [default: 10s]
     #[arg(long, env = "REQUEST_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub request_timeout: Option<String>,
+    /// How long pulses are still taken after SIGTERM, while /readyz already says no: longer than the load balancer in
+    /// front takes to notice [default: 0s]
+    #[arg(long, env = "DRAIN_DELAY", hide_env_values = true, value_name = "DURATION")]
+    pub drain_delay: Option<String>,
     /// How long a drain waits for what was accepted [default: 25s]
     #[arg(long, env = "DRAIN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub drain_timeout: Option<String>,

@@ -57,6 +57,7 @@ impl RawSettings {
                 as usize,
             max_body_bytes: check.number("MAX_BODY_BYTES", &self.max_body_bytes, 8 << 20, 1024, 1 << 30),
             request_timeout: check.duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300)),
+            drain_delay: check.duration("DRAIN_DELAY", &self.drain_delay, Duration::ZERO, Duration::ZERO, secs(600)),
             drain_timeout: check.duration("DRAIN_TIMEOUT", &self.drain_timeout, secs(25), secs(1), secs(3600)),
         }
     }

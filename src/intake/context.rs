@@ -38,6 +38,8 @@ pub struct Intake {
     pub metrics: Metrics,
     /// For `/status.json`.
     pub board: Arc<Board>,
-    /// Set once, at the start of a drain.
+    /// Set once, when the process was asked to end: `/readyz` says no.
+    pub leaving: AtomicBool,
+    /// Set once, at the start of a drain: no more pulses are taken.
     pub draining: AtomicBool,
 }

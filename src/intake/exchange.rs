@@ -16,7 +16,7 @@ use crate::intake::pool::Pool;
 use crate::intake::respond::Reply;
 use crate::intake::trace::{SLOW, TroubleLog};
 use crate::metrics::Metrics;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
 /// Requests that may wait behind one connection's exchange. Later ones are dropped unanswered, as is all that follows
@@ -76,6 +76,7 @@ pub enum BodyError {
 pub struct Turns {
     stripes: [Stripe; STRIPES],
     in_flight: AtomicUsize,
+    leaving: AtomicBool,
     pool: OnceLock<Pool<Job>>,
     metrics: Metrics,
     door: Arc<DoorStats>,
@@ -103,6 +104,7 @@ impl Turns {
         Arc::new(Turns {
             stripes: std::array::from_fn(|_| Mutex::default()),
             in_flight: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             pool: OnceLock::new(),
             metrics,
             door,
@@ -115,6 +117,11 @@ impl Turns {
         if self.pool.set(pool).is_err() {
             log::error!("the intake's pool was set twice; the first one stays");
         }
+    }
+
+    /// Has every answer from now on end its connection.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
     }
 
     /// Runs a job in the pool.
@@ -324,7 +331,8 @@ impl Exchange {
                 turn.turns.trouble.note(format_args!("POST /ingest"), reply.status, took, traceparent);
             }
         }
-        let reply = if is_whole { reply } else { reply.closing() };
+        let stays = is_whole && !turn.turns.leaving.load(Ordering::Acquire);
+        let reply = if stays { reply } else { reply.closing() };
         let hang_up = || turn.connection.iter().for_each(|client| turn.turns.door.hang_up(client));
         if reply.closes() {
             hang_up();

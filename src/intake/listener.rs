@@ -85,6 +85,11 @@ impl Listener {
         self.address
     }
 
+    /// Ends each connection with its next answer from now on, so that clients move elsewhere.
+    pub fn leave(&self) {
+        self.turns.leave();
+    }
+
     /// Stops listening and waits until what was accepted is answered, at most until `deadline`. Connections that are
     /// kept are still answered. Returns whether everything was.
     pub fn close(&self, deadline: Instant) -> bool {

@@ -152,7 +152,7 @@ impl Routes {
 }
 
 fn readiness(intake: &Intake) -> Reply {
-    if intake.draining.load(Ordering::Acquire) {
+    if intake.leaving.load(Ordering::Acquire) {
         return Reply::unavailable("draining", "this instance is shutting down");
     }
     match intake.store.ready() {

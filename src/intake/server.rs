@@ -10,6 +10,7 @@ use crate::door::{DESCRIPTORS_PER_CONNECTION, DoorPolicy};
 use crate::intake::context::Intake;
 use crate::intake::listener::{Bound, Listener};
 use crate::intake::routes::{Face, Routes};
+use crate::wording::span;
 
 /// Connections at once on an address of the operators' own.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -48,6 +49,18 @@ impl IntakeServer {
     /// Where operators have an address of their own.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Listener::address)
+    }
+
+    /// Says that the process is about to end, and goes on as before for the drain delay: whoever sends requests here by
+    /// `/readyz` has then turned away before anything is refused.
+    pub fn leave(&self) {
+        let delay = self.intake.settings.drain_delay;
+        self.intake.leaving.store(true, Ordering::Release);
+        if !delay.is_zero() {
+            self.main.leave();
+            log::info!("leaving: /readyz says so, pulses are still taken for {}", span(delay));
+            std::thread::sleep(delay);
+        }
     }
 
     /// Stops listening, waits until what was accepted is answered (at most for the drain timeout), then closes the

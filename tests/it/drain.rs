@@ -100,6 +100,29 @@ fn what_was_accepted_is_answered_before_the_end() {
 }
 
 #[test]
+fn a_leaving_server_takes_pulses_until_everybody_has_seen_it() {
+    let mut ingestor = Ingestor::start(&[("DRAIN_DELAY", "3s")]);
+    let mut kept = Connection::open(ingestor.address()).unwrap();
+    let post = request("POST", "/ingest", &[], BANANA.as_bytes());
+    let ask = |connection: &mut Connection| {
+        connection.send(&post).unwrap();
+        connection.receive().unwrap()
+    };
+    assert_eq!(ask(&mut kept).header("Connection"), None);
+    ingestor.signal("TERM");
+    eventually_true("it is leaving", || ingestor.get("/readyz").status == 503);
+    assert_eq!(ingestor.get("/healthz").status, 200);
+    // Both on a connection that was there and on one that comes late; neither is kept.
+    for mut connection in [kept, Connection::open(ingestor.address()).unwrap()] {
+        let answer = ask(&mut connection);
+        assert_eq!((answer.status, answer.header("Connection")), (204, Some("close")));
+    }
+    assert_eq!(ingestor.wait_for_exit().code(), Some(0));
+    ingestor.start_again();
+    assert_eq!(ingestor.ledger_kb("acknowledged"), "921");
+}
+
+#[test]
 fn the_lease_is_given_back() {
     let store = TestStore::redis();
     let settings = [("LEASE_DURATION", "1h")];
