@@ -124,6 +124,9 @@ def check_yaml():
         for group in job["static_configs"]
         for target in group["targets"]
     ]
+    targets += [
+        name for job in prometheus["scrape_configs"] for group in job.get("dns_sd_configs", []) for name in group["names"]
+    ]
     for target in targets:
         service = target.partition(":")[0]
         check(service in compose["services"], f"prometheus.yml scrapes {target}, no service of docker-compose.yml")

@@ -10,6 +10,7 @@ pub mod python;
 pub mod receiver;
 pub mod holding_receiver;
 pub mod redis_server;
+pub mod certificate;
 #[cfg(target_os = "linux")]
 pub mod strace;
 // What is sent to them.
