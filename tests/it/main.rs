@@ -41,6 +41,8 @@ mod signature;
 mod two_ingestors;
 // One half of the program a process.
 mod roles;
+// Redis over TLS, as a user who may do no more than is needed.
+mod redis_access;
 // An orderly end.
 mod drain;
 // An end without order: SIGKILL of the server, of Redis.
