@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod shutdown;
 pub mod signals;
 pub mod splitmix;
+pub mod supervisor;
 pub mod sync;
 pub mod threads;
 pub mod wording;

@@ -10,6 +10,7 @@ use ingestor_consumo::commands::{
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
 use ingestor_consumo::signals::{self, Hangup};
+use ingestor_consumo::supervisor;
 
 /// A usage-metering ingestor for billing: what it acknowledges is stored, and delivered exactly once.
 #[derive(Parser)]
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
         eprintln!("ingestor: {error}");
         return ExitCode::FAILURE;
     }
+    // It takes variables out of the environment.
+    let passed = supervisor::take_listener();
     let command = Command::parse();
     let (stop, hangup) = (Shutdown::new(), Hangup::default());
     if let Err(error) = signals::watch(&stop, &hangup) {
@@ -49,9 +52,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match command {
-        Command::Serve(args) => serve::run(&args, &stop, &hangup),
-        Command::Ingest(args) => serve::run_ingest(&args, &stop, &hangup),
-        Command::Send(args) => serve::run_send(&args, &stop, &hangup),
+        Command::Serve(args) => serve::run(&args, passed, &stop, &hangup),
+        Command::Ingest(args) => serve::run_ingest(&args, passed, &stop, &hangup),
+        Command::Send(args) => serve::run_send(&args, passed, &stop, &hangup),
         Command::Receive(args) => receive::run(args, &stop),
         Command::Produce(args) => produce::run(args, &stop),
         Command::Demo(args) => demo::run(&args, &stop),

@@ -1,6 +1,6 @@
 //! The stages wired together: started in the order of the pipeline, stopped in the order of the data.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -48,7 +48,7 @@ struct Background {
 }
 
 impl Service {
-    /// Starts every stage of its role. Pulses, if any, are taken from the moment this returns.
+    /// Starts every stage of its role, listening on the socket that was passed to the process, if one was. Pulses, if any, are taken from the moment this returns.
     ///
     /// # Errors
     /// A message if an address can't be listened on.
@@ -57,6 +57,7 @@ impl Service {
         keys: ApiKeys,
         store: Arc<dyn Store>,
         observer: Arc<dyn Observer>,
+        passed: Option<TcpListener>,
     ) -> Result<Service, String> {
         let metrics = Metrics::new();
         let health = StoreHealth::new();
@@ -66,7 +67,7 @@ impl Service {
         let observer: Arc<dyn Observer> = Arc::new(Recorder { board: board.clone(), next: observer });
         let (role, instance) = (config.role, instance_name());
         let (sender, receiver) = queue::queue(config.commit.channel_capacity);
-        let intake = IntakeServer::start(Intake {
+        let intake = Intake {
             role,
             instance: instance.clone(),
             settings: config.intake.clone(),
@@ -80,7 +81,8 @@ impl Service {
             board: board.clone(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-        })?;
+        };
+        let intake = IntakeServer::start(intake, passed)?;
         let workers = (0..if role.takes_pulses() { config.commit.workers } else { 0 })
             .map(|number| start_worker(number, config, &store, &receiver, &health, &metrics))
             .collect();

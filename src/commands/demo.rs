@@ -58,7 +58,7 @@ fn demonstrate(args: &DemoArgs, stop: &Shutdown) -> Result<bool, String> {
     let receiver = start_receiver(&folder.path().join("receiver"))?;
     let config = configure(args, &receiver, &folder.path().join("ingestor"))?;
     let store = super::open_store(&config).map_err(|error| error.to_string())?;
-    let service = Service::start(&config, ApiKeys::open(), store.clone(), Arc::new(Narrator::new()))?;
+    let service = Service::start(&config, ApiKeys::open(), store.clone(), Arc::new(Narrator::new()), None)?;
     println!("ingestor  http://{}/ingest, embedded store in a temporary folder", service.address());
     println!("receiver  {}", receiver.process_url());
     println!("producer  {} tenants for {}, windows of {}\n", args.tenants, span(args.duration), span(args.window));

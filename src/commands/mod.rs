@@ -99,7 +99,7 @@ fn attach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 /// A server that listens on every address is asked on the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -1,5 +1,6 @@
 //! `ingestor serve`: takes pulses, aggregates them, delivers them; `ingestor ingest` and `ingestor send`, its halves.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::signals::Hangup;
 use crate::store::{Store, StoreError};
+use crate::supervisor;
 use crate::wording::{counted, span};
 
 /// Takes consumption pulses on POST /ingest and delivers their sums, window by window.
@@ -44,22 +46,25 @@ pub struct SendArgs {
     settings: RawSettings,
 }
 
+/// The listening socket that the supervisor passed, if it did.
+type Passed = Result<Option<TcpListener>, String>;
+
 /// `ingestor serve`: runs until `stop` is requested and everything accepted is stored.
-pub fn run(args: &ServeArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
-    run_as(Role::Serve, &args.settings, stop, hangup)
+pub fn run(args: &ServeArgs, passed: Passed, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    run_as(Role::Serve, &args.settings, passed, stop, hangup)
 }
 
 /// `ingestor ingest`.
-pub fn run_ingest(args: &IngestArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
-    run_as(Role::Ingest, &args.settings, stop, hangup)
+pub fn run_ingest(args: &IngestArgs, passed: Passed, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    run_as(Role::Ingest, &args.settings, passed, stop, hangup)
 }
 
 /// `ingestor send`.
-pub fn run_send(args: &SendArgs, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
-    run_as(Role::Send, &args.settings, stop, hangup)
+pub fn run_send(args: &SendArgs, passed: Passed, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+    run_as(Role::Send, &args.settings, passed, stop, hangup)
 }
 
-fn run_as(role: Role, settings: &RawSettings, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
+fn run_as(role: Role, settings: &RawSettings, passed: Passed, stop: &Shutdown, hangup: &Hangup) -> ExitCode {
     let (config, keys) = match settings.validate_to_serve(role) {
         Ok(valid) => valid,
         Err(mistakes) => return super::name(&mistakes),
@@ -67,6 +72,13 @@ fn run_as(role: Role, settings: &RawSettings, stop: &Shutdown, hangup: &Hangup) 
     if let Err(error) = logging::start(config.log.level, &config.log.dir, "log_ingestor.log") {
         return super::fail(error);
     }
+    let passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => {
+            log::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let version = env!("CARGO_PKG_VERSION");
     log::info!("ingestor {version} starts to {}, process {}", role.name(), std::process::id());
     use_keys(&keys, hangup);
@@ -78,7 +90,7 @@ fn run_as(role: Role, settings: &RawSettings, stop: &Shutdown, hangup: &Hangup) 
         }
     };
     let open_to_anybody = role.takes_pulses() && !keys.are_required();
-    let service = match Service::start(&config, keys, store, Arc::new(NoObserver)) {
+    let service = match Service::start(&config, keys, store, Arc::new(NoObserver), passed) {
         Ok(service) => service,
         Err(error) => {
             log::error!("{error}");
@@ -91,11 +103,14 @@ fn run_as(role: Role, settings: &RawSettings, stop: &Shutdown, hangup: &Hangup) 
     }
     let interval = span(config.store_settings.interval);
     let address = service.address();
-    match role.takes_pulses() {
-        true => log::info!("pulses are taken at http://{address}/ingest, windows of {interval}"),
-        false => log::info!("batches are sent; no pulses are taken at http://{address}/, windows of {interval}"),
-    }
+    let standing = match role.takes_pulses() {
+        true => format!("pulses are taken at http://{address}/ingest, windows of {interval}"),
+        false => format!("batches are sent; no pulses are taken at http://{address}/, windows of {interval}"),
+    };
+    log::info!("{standing}");
+    supervisor::ready(address, &standing, stop);
     stop.wait_forever();
+    supervisor::stopping();
     if !service.drain() {
         return ExitCode::FAILURE;
     }

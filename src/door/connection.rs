@@ -110,6 +110,16 @@ impl Listener {
         drop(last.pick_up.wait_timeout_while(picked_up, PICK_UP_MAX, |picked_up| !*picked_up));
     }
 
+    /// Whether it must be asked, before each wait for a connection, if anybody is let in at all.
+    pub(super) fn is_shared(&self) -> bool {
+        self.policy.listener_is_shared
+    }
+
+    /// Whether nobody is let in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.stats.closed.load(Ordering::Acquire)
+    }
+
     /// Lets a connection in, or turns it away: then the stream is closed.
     pub(super) fn admit(
         self: &Arc<Self>,

@@ -32,7 +32,7 @@ use std::net::{SocketAddr, TcpListener};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::door::head::Refusal;
@@ -54,6 +54,9 @@ pub struct DoorPolicy {
     pub answers_are_reported: bool,
     /// Open files that another guarded listener may need at the same time.
     pub descriptors_elsewhere: usize,
+    /// Whether somebody else holds the listener too, and goes on with it after this process: it is not to be shut down,
+    /// so that [`DoorStats::close`] has to be noticed.
+    pub listener_is_shared: bool,
 }
 
 impl Default for DoorPolicy {
@@ -66,6 +69,7 @@ impl Default for DoorPolicy {
             idle_timeout: Duration::from_secs(75),
             answers_are_reported: false,
             descriptors_elsewhere: 0,
+            listener_is_shared: false,
         }
     }
 }
@@ -79,6 +83,8 @@ pub struct DoorStats {
     /// Tells listeners apart, since one client's address may be connected to several.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is guarded there"))]
     number: u64,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nobody looks at it there"))]
+    closed: AtomicBool,
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,
@@ -99,6 +105,11 @@ impl DoorStats {
     /// Connections turned away so far, because there were too many.
     pub fn shed(&self) -> u64 {
         self.shed.load(Ordering::Relaxed)
+    }
+
+    /// Lets nobody in any more. The thread that accepts ends soon, if the listener is a shared one.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Says that a request of this client was answered, so that its next ones may pass.

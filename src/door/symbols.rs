@@ -18,6 +18,8 @@ use socket2::{SockAddr, SockRef};
 use super::connection::{Connection, Passage};
 use super::slots;
 
+/// How often it is looked whether a shared listener was closed, in milliseconds.
+const LOOK_MS: c_int = 50;
 /// Pause before another try to accept while the system is out of something.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -49,6 +51,9 @@ pub unsafe extern "C" fn accept4(
     };
     loop {
         guarded.wait_for_pick_up();
+        if guarded.is_shared() && !wait_for_client(listener, || guarded.is_closed()) {
+            return fail(&io::Error::from_raw_os_error(libc::EINVAL));
+        }
         let (stream, client) = match accept(listener, flags) {
             Ok(accepted) => accepted,
             Err(error) => match error.raw_os_error() {
@@ -70,6 +75,22 @@ pub unsafe extern "C" fn accept4(
             return stream.into_raw_fd();
         }
     }
+}
+
+/// Waits until a client waits; returns whether one does, or else the wait is over. Other than a wait in `accept4`, this
+/// one ends although nobody shuts the listener down: what comes later is left to whoever holds the listener next.
+fn wait_for_client(listener: c_int, is_over: impl Fn() -> bool) -> bool {
+    let mut wanted = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+    while !is_over() {
+        // SAFETY: it is one structure, and valid.
+        match unsafe { libc::poll(&raw mut wanted, 1, LOOK_MS) } {
+            0 => {}
+            -1 if io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
+            // A broken listener shows in `accept4`.
+            _ => return true,
+        }
+    }
+    false
 }
 
 fn accept(listener: c_int, flags: c_int) -> io::Result<(TcpStream, SockAddr)> {

@@ -29,6 +29,7 @@ pub struct Bound {
     socket: TcpListener,
     for_library: TcpListener,
     door: Arc<DoorStats>,
+    is_passed: bool,
 }
 
 /// An address whose requests are handled.
@@ -36,6 +37,9 @@ pub struct Listener {
     turns: Arc<Turns>,
     address: SocketAddr,
     socket: TcpListener,
+    door: Arc<DoorStats>,
+    /// Whether the socket outlives this process: then it must not be shut down, and whoever connects waits for the next.
+    is_passed: bool,
     server: Arc<tiny_http::Server>,
     stopping: Arc<AtomicBool>,
     accept_loop: JoinHandle<()>,
@@ -48,10 +52,24 @@ impl Bound {
     /// The address is taken or not this machine's.
     pub fn new(wanted: SocketAddr, setting: &str, policy: DoorPolicy) -> Result<Bound, String> {
         let socket = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}; set {setting}"))?;
+        Bound::behind_door(socket, policy, false)
+    }
+
+    /// As [`Bound::new`], on a socket that listens already and that somebody else holds too.
+    ///
+    /// # Errors
+    /// It is no listening socket.
+    pub fn passed(socket: TcpListener, policy: DoorPolicy) -> Result<Bound, String> {
+        let prepared = socket.set_nonblocking(false).and_then(|()| prepare(&SockRef::from(&socket)));
+        prepared.map_err(|error| format!("the socket that was passed can't be used: {error}"))?;
+        Bound::behind_door(socket, DoorPolicy { listener_is_shared: true, ..policy }, true)
+    }
+
+    fn behind_door(socket: TcpListener, policy: DoorPolicy, is_passed: bool) -> Result<Bound, String> {
         let address = socket.local_addr().map_err(|error| error.to_string())?;
         let for_library = socket.try_clone().map_err(|error| error.to_string())?;
         let door = door::guard(&for_library, policy).map_err(|error| error.to_string())?;
-        Ok(Bound { address, socket, for_library, door })
+        Ok(Bound { address, socket, for_library, door, is_passed })
     }
 
     /// Its door.
@@ -64,10 +82,10 @@ impl Bound {
     /// # Errors
     /// The library can't be started.
     pub fn serve(self, name: &str, routes: Routes) -> Result<Listener, String> {
-        let Bound { address, socket, for_library, door } = self;
+        let Bound { address, socket, for_library, door, is_passed } = self;
         let server = tiny_http::Server::from_listener(for_library, None).map_err(|error| error.to_string())?;
         let (server, stopping) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
-        let turns = Turns::new(routes.intake.metrics.clone(), door);
+        let turns = Turns::new(routes.intake.metrics.clone(), door.clone());
         let (intake, takes_pulses) = (routes.intake.clone(), routes.takes_pulses());
         // A connection has one job at a time: with a thread for each, slow ones hold up nobody, not even the probes.
         turns.set_pool(Pool::new(routes.intake.settings.max_connections, move |job| routes.run_job(job)));
@@ -75,7 +93,7 @@ impl Bound {
             let (turns, server, stopping) = (turns.clone(), server.clone(), stopping.clone());
             threads::spawn(name, move || accept_loop(&intake, takes_pulses, &turns, &server, &stopping))
         };
-        Ok(Listener { turns, address, socket, server, stopping, accept_loop })
+        Ok(Listener { turns, address, socket, door, is_passed, server, stopping, accept_loop })
     }
 }
 
@@ -88,18 +106,28 @@ impl Listener {
     /// Ends each connection with its next answer from now on, so that clients move elsewhere.
     pub fn leave(&self) {
         self.turns.leave();
+        if self.is_passed {
+            self.stop_listening();
+        }
     }
 
     /// Stops listening and waits until what was accepted is answered, at most until `deadline`. Connections that are
     /// kept are still answered. Returns whether everything was.
     pub fn close(&self, deadline: Instant) -> bool {
-        if let Err(error) = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both) {
-            log::warn!("the listener can't be closed early: {error}");
-        }
+        self.stop_listening();
         while self.turns.in_flight() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.turns.in_flight() == 0
+    }
+
+    fn stop_listening(&self) {
+        self.door.close();
+        if !self.is_passed
+            && let Err(error) = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both)
+        {
+            log::warn!("the listener can't be closed early: {error}");
+        }
     }
 
     /// Ends the accept loop.
@@ -115,14 +143,18 @@ impl Listener {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    prepare(&SockRef::from(&socket))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn prepare(socket: &SockRef<'_>) -> std::io::Result<()> {
     // Accepted sockets inherit these: without TCP_NODELAY two answers in a row wait for the client's delayed
     // acknowledgement, and without a time-out a client that reads nothing holds its thread for ever. A read time-out
     // can't be inherited: it would also end `accept`, and `tiny_http` never accepts again after an error.
     socket.set_tcp_nodelay(true)?;
-    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.set_write_timeout(Some(SEND_TIMEOUT))
 }
 
 fn accept_loop(
@@ -140,7 +172,7 @@ fn accept_loop(
                     dispatch(intake, takes_pulses, exchange);
                 }
             }
-            Err(_) if intake.draining.load(Ordering::Acquire) => {}
+            Err(_) if intake.leaving.load(Ordering::Acquire) => {}
             // The library has stopped accepting for good. Nothing acknowledged is at risk; a restart cures it.
             Err(error) => panic!("the listener failed: {error}"),
         }

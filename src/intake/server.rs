@@ -1,6 +1,6 @@
 //! The addresses of the intake, started and drained together.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,13 +23,16 @@ pub struct IntakeServer {
 }
 
 impl IntakeServer {
-    /// Listens, and handles requests from now on.
+    /// Listens, on the socket that was passed if one was, and handles requests from now on.
     ///
     /// # Errors
     /// An address is taken or not this machine's.
-    pub fn start(intake: Intake) -> Result<IntakeServer, String> {
+    pub fn start(intake: Intake, passed: Option<TcpListener>) -> Result<IntakeServer, String> {
         let settings = &intake.settings;
-        let main = Bound::new(settings.listen, "INGESTOR_PORT", main_policy(settings))?;
+        let main = match passed {
+            Some(socket) => Bound::passed(socket, main_policy(settings))?,
+            None => Bound::new(settings.listen, "INGESTOR_PORT", main_policy(settings))?,
+        };
         let admin = settings.admin_listen.map(|address| Bound::new(address, "ADMIN_ADDR", admin_policy(settings)));
         let admin = admin.transpose()?;
         let doors: Arc<[_]> = std::iter::once(&main).chain(&admin).map(Bound::door).collect();

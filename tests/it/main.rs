@@ -45,6 +45,9 @@ mod roles;
 mod redis_access;
 // An orderly end.
 mod drain;
+// What systemd passes and is told, and the unit files.
+#[cfg(target_os = "linux")]
+mod systemd;
 // An end without order: SIGKILL of the server, of Redis.
 mod crash;
 // What the pages say: two languages, every setting.
