@@ -41,7 +41,8 @@ fn free_port() -> String {
     listener.local_addr().expect("it is bound").port().to_string()
 }
 
-/// A whole life: pulses, ids, windows, batches that are confirmed, retried, refused and replayed, and the end of it.
+/// A whole life: pulses, ids, windows, batches that are confirmed, retried, refused and replayed, and the operators'
+/// commands.
 fn live(store: &TestStore, settings: &[(&str, &str)]) {
     let receiver = Receiver::start();
     let mut ingestor = Ingestor::delivering(store, &receiver, settings);
@@ -66,6 +67,8 @@ fn live(store: &TestStore, settings: &[(&str, &str)]) {
     ingestor.wait_until_at_rest();
     assert_eq!(receiver.kb(), "924");
     ingestor.run_well(&["ledger"]);
+    ingestor.run_well(&["outbox", "list"]);
+    ingestor.run_well(&["cycle", "now"]);
     assert!(ingestor.terminate().success());
 }
 
