@@ -1,9 +1,24 @@
 //! The wish to stop, for threads that work and threads that wait.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// One wish to stop often comes twice: `timeout` and supervisors signal a process and then its group, people press Ctrl-C
+/// twice. What follows the first request within so long is the same one.
+const REPETITION: Duration = Duration::from_secs(1);
+
+/// What a request to stop was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Nobody had asked before; of several who ask at once, one is the first.
+    First,
+    /// The first one again.
+    Repetition,
+    /// Somebody asks who is tired of waiting.
+    Insistence,
+}
 
 /// Shared by whoever asks for the stop and whoever must notice it.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +27,7 @@ pub struct Shutdown(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     requested: AtomicBool,
-    lock: Mutex<()>,
+    first: Mutex<Option<Instant>>,
     changed: Condvar,
 }
 
@@ -22,13 +37,25 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Asks every thread to stop. Returns whether nobody had asked before; of two who ask at once, one is the first.
-    pub fn request(&self) -> bool {
+    /// Asks every thread to stop.
+    pub fn request(&self) -> Request {
+        self.request_at(Instant::now())
+    }
+
+    /// As [`Shutdown::request`], at this moment.
+    pub fn request_at(&self, now: Instant) -> Request {
         // Under the lock, so that no thread misses it between its look and its sleep.
-        let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_requested = self.0.requested.swap(true, Ordering::AcqRel);
+        let mut first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.requested.store(true, Ordering::Release);
         self.0.changed.notify_all();
-        !was_requested
+        match *first {
+            None => {
+                *first = Some(now);
+                Request::First
+            }
+            Some(first) if now.saturating_duration_since(first) < REPETITION => Request::Repetition,
+            Some(_) => Request::Insistence,
+        }
     }
 
     /// Whether the stop was asked for.
@@ -38,8 +65,8 @@ impl Shutdown {
 
     /// Sleeps for `duration` or until the stop is asked for; returns whether it was.
     pub fn wait(&self, duration: Duration) -> bool {
-        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.0.changed.wait_timeout_while(guard, duration, |()| !self.requested()));
+        let guard = self.0.first.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.changed.wait_timeout_while(guard, duration, |_| !self.requested()));
         self.requested()
     }
 
@@ -61,9 +88,11 @@ mod tests {
             let shutdown = shutdown.clone();
             move || shutdown.wait_forever()
         });
-        assert!(shutdown.request());
-        assert!(!shutdown.request());
+        let now = Instant::now();
+        assert_eq!(shutdown.request_at(now), Request::First);
         waiting.join().unwrap();
         assert!(shutdown.requested() && shutdown.wait(Duration::from_secs(3600)));
+        assert_eq!(shutdown.request_at(now + REPETITION / 2), Request::Repetition);
+        assert_eq!(shutdown.request_at(now + REPETITION), Request::Insistence);
     }
 }

@@ -1,11 +1,14 @@
 //! Signals of the system: what ends the program, and what has it read its API keys again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Request, Shutdown};
 
 /// Exit status after a second signal, as shells report SIGINT.
 const INTERRUPTED_STATUS: i32 = 130;
+/// How long the last line of the log may take. Whoever reads it may be what the drain waits for.
+const LAST_LINE_LIMIT: Duration = Duration::from_millis(500);
 
 /// What SIGHUP means. Until somebody says otherwise it ends the program, as when its terminal is closed.
 #[derive(Clone, Default)]
@@ -27,8 +30,8 @@ impl Hangup {
     }
 }
 
-/// Waits for signals from now on. The first one that ends the program asks for a drain, the second one ends the process
-/// at once.
+/// Waits for signals from now on. The first one that ends the program asks for a drain; a second one, a second later or
+/// more, ends the process at once.
 ///
 /// # Errors
 /// The system refuses to hand the signals over.
@@ -60,7 +63,20 @@ fn watch_others(_stop: &Shutdown, _hangup: &Hangup) -> Result<(), String> {
 }
 
 fn end(stop: &Shutdown) {
-    if !stop.request() {
+    if stop.request() == Request::Insistence {
+        say("a second signal: the process ends at once, and what it had begun may be without an answer");
         std::process::exit(INTERRUPTED_STATUS);
+    }
+}
+
+fn say(text: &'static str) {
+    let (said, heard) = mpsc::channel();
+    let speak = move || {
+        log::warn!("{text}");
+        // Nobody listens any more if it took too long.
+        let _ = said.send(());
+    };
+    if std::thread::Builder::new().spawn(speak).is_ok() {
+        let _ = heard.recv_timeout(LAST_LINE_LIMIT);
     }
 }

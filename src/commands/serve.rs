@@ -18,8 +18,8 @@ use crate::wording::{counted, span};
 /// Takes consumption pulses on POST /ingest and delivers their sums, window by window.
 ///
 /// With nothing set it keeps everything in an embedded store under ./data. SIGINT or SIGTERM drains it: what was
-/// accepted is stored and answered; a second signal ends it at once. With API_KEYS_FILE, SIGHUP has it read the keys
-/// again; without it, SIGHUP drains too.
+/// accepted is stored and answered; a second signal, a second later or more, ends it at once. With API_KEYS_FILE,
+/// SIGHUP has it read the keys again; without it, SIGHUP drains too.
 #[derive(clap::Args, Clone)]
 pub struct ServeArgs {
     #[command(flatten)]

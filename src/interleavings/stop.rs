@@ -1,11 +1,16 @@
-//! The wish to stop reaches everybody who waits, and a second signal knows that it is the second one.
+//! The wish to stop reaches everybody who waits, and every signal knows what it is: the first one, that one again, or one
+//! too many.
+
+use std::time::{Duration, Instant};
 
 use super::{explore, must_fail};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Request, Shutdown};
 use crate::sync::{Arc, thread};
 
-/// Two signals on threads of their own, as Ctrl-C and SIGTERM have, while others wait for the first one.
-fn two_signals(ends_the_process: fn(&Shutdown) -> bool) {
+/// Two signals at once on threads of their own, as Ctrl-C and SIGTERM have, while others wait for the first one; and a
+/// third one later.
+fn signals(request: fn(&Shutdown, Instant) -> Request) {
+    let now = Instant::now();
     let stop = Shutdown::new();
     let waiting = [(); 2].map(|()| {
         let stop = stop.clone();
@@ -13,27 +18,28 @@ fn two_signals(ends_the_process: fn(&Shutdown) -> bool) {
     });
     let signals = [(); 2].map(|()| {
         let stop = stop.clone();
-        thread::spawn(move || ends_the_process(&stop))
+        thread::spawn(move || request(&stop, now))
     });
-    let ended = signals.into_iter().map(|signal| signal.join().unwrap()).filter(|&ends| ends).count();
-    assert_eq!(ended, 1, "of two signals, one drains and one ends the process");
+    let first = signals.into_iter().map(|signal| signal.join().unwrap()).filter(|&was| was == Request::First).count();
+    assert_eq!(first, 1, "of two signals at once, one asks for the drain");
+    assert_eq!(request(&stop, now + Duration::from_secs(2)), Request::Insistence);
     // Shuttle finds it if one of them sleeps for ever.
     waiting.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(stop.requested());
 }
 
 #[test]
-fn of_two_signals_the_second_ends_the_process() {
-    explore(|| two_signals(|stop| !stop.request()));
+fn of_two_signals_at_once_one_is_the_first() {
+    explore(|| signals(Shutdown::request_at));
 }
 
 #[test]
 fn a_second_signal_that_takes_itself_for_the_first_is_found() {
     must_fail(|| {
-        two_signals(|stop| {
-            let is_second = stop.requested();
-            stop.request();
-            is_second
+        signals(|stop, now| {
+            let is_first = !stop.requested();
+            let was = stop.request_at(now);
+            if is_first { Request::First } else { was }
         });
     });
 }

@@ -1,6 +1,8 @@
 //! An orderly end: nothing new is taken, everything accepted is stored and answered, the lease is given back.
 
 use std::io::ErrorKind;
+use std::process::Command;
+use std::time::Duration;
 
 use crate::support::http::{Connection, READ_TIMEOUT, request};
 use crate::support::ingestor::Ingestor;
@@ -76,9 +78,31 @@ fn a_draining_server_says_so_and_a_second_signal_ends_it() {
     assert!(client.send(&request("GET", "/healthz", &[], b"")).and_then(|()| client.receive()).is_err());
     assert_eq!(ask(&request("GET", "/healthz", &[], b"")).status, 200);
     assert!(Connection::open(ingestor.address()).is_err());
-    ingestor.signal("TERM");
+    // Within a second of the first one, another one would be taken for the same.
+    std::thread::sleep(Duration::from_secs(1));
+    ingestor.signal("INT");
     assert_eq!(ingestor.wait_for_exit().code(), Some(INTERRUPTED));
+    assert!(ingestor.output().contains("a second signal"), "{}", ingestor.output());
     signal(redis, "CONT");
+}
+
+#[test]
+fn a_signal_that_comes_twice_is_one_wish_to_stop() {
+    let mut store = TestStore::redis();
+    let redis = store.server_pid();
+    let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s")];
+    let mut ingestor = Ingestor::start_on(&store, &settings);
+    signal(redis, "STOP");
+    let (held, _) = ingestor.fill();
+    let thrice = "kill -s TERM \"$0\"; kill -s INT \"$0\"; kill -s TERM \"$0\"";
+    assert!(Command::new("sh").args(["-c", thrice, &ingestor.id().to_string()]).status().unwrap().success());
+    eventually_true("it is draining", || ingestor.output().contains("draining"));
+    signal(redis, "CONT");
+    for mut connection in held {
+        connection.set_read_timeout(READ_TIMEOUT);
+        assert_eq!(connection.receive().unwrap().status, 204);
+    }
+    assert_eq!(ingestor.wait_for_exit().code(), Some(0), "{}", ingestor.output());
 }
 
 #[test]
