@@ -3,18 +3,18 @@
 
 pub use std::sync::{Arc, PoisonError};
 
-pub use chosen::{Condvar, Mutex, RwLock, atomic, channel, thread};
+pub use chosen::{Condvar, Mutex, MutexGuard, RwLock, atomic, channel, thread};
 
 #[cfg(not(all(test, feature = "interleavings")))]
 mod chosen {
     pub use crossbeam_channel as channel;
-    pub use std::sync::{Condvar, Mutex, RwLock, atomic};
+    pub use std::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
     pub use std::thread;
 }
 
 #[cfg(all(test, feature = "interleavings"))]
 mod chosen {
     pub use crate::interleavings::channel;
-    pub use shuttle::sync::{Condvar, Mutex, RwLock, atomic};
+    pub use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
     pub use shuttle::thread;
 }

@@ -195,6 +195,7 @@ fn ledger(intake: &Intake) -> Reply {
 fn public_text(error: &StoreError) -> &'static str {
     match error {
         StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Fenced => "the store can't be reached now",
+        StoreError::Gone(_) => "the store was emptied: this instance must be restarted, and then begins a new one",
         StoreError::Corrupt(_) | StoreError::Misconfigured(_) => "the store needs its operator",
     }
 }

@@ -56,6 +56,7 @@ pub(super) const fn error_kind(error: &StoreError) -> &'static str {
         StoreError::Unknown(_) => "unknown",
         StoreError::Fenced => "fenced",
         StoreError::Corrupt(_) => "corrupt",
+        StoreError::Gone(_) => "gone",
         StoreError::Misconfigured(_) => "misconfigured",
     }
 }

@@ -58,6 +58,8 @@ struct Duty {
     token: Option<FencingToken>,
     /// Whether it was said that another process delivers.
     stands_by: bool,
+    /// Why its last step failed.
+    trouble: Option<String>,
     open: Option<OpenGeneration>,
     /// When `open` is read again.
     look_at: Instant,
@@ -81,20 +83,20 @@ impl Scheduler {
         let mut pause = TICK;
         for duty in duties {
             match self.step(duty) {
-                Ok(due_in) => pause = pause.min(due_in),
+                Ok(due_in) => {
+                    duty.recovered();
+                    pause = pause.min(due_in);
+                }
                 Err(StoreError::Fenced) => {
                     log::warn!("shard {}: the lease went to another process; standing by", duty.shard);
                     self.lose(duty);
                 }
                 Err(error) => {
                     self.metrics.count_store_error(&error);
-                    log::warn!(
-                        "shard {}: no window is closed and no batch is made until the store answers: {error}",
-                        duty.shard
-                    );
-                    // What is known may be outdated once the store is back.
-                    duty.open = None;
-                    duty.freezing = None;
+                    duty.failed(&error);
+                    if matches!(error, StoreError::Gone(_)) {
+                        self.lose(duty);
+                    }
                     pause = PAUSE_AFTER_ERROR;
                 }
             }
@@ -224,6 +226,7 @@ impl Duty {
             renew_at: Instant::now(),
             token: None,
             stands_by: false,
+            trouble: None,
             open: None,
             look_at: Instant::now(),
             sealed: VecDeque::new(),
@@ -234,6 +237,23 @@ impl Duty {
     fn saw(&mut self, open: OpenGeneration) {
         self.open = Some(open);
         self.look_at = Instant::now() + LOOK_AGAIN;
+    }
+
+    /// What is known may be outdated once the store is back. Each reason is logged when it sets in, not each second.
+    fn failed(&mut self, error: &StoreError) {
+        self.open = None;
+        self.freezing = None;
+        let reason = error.to_string();
+        if self.trouble.as_ref() != Some(&reason) {
+            log::warn!("shard {}: no window is closed and no batch is made: {reason}", self.shard);
+            self.trouble = Some(reason);
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.trouble.take().is_some() {
+            log::info!("shard {}: the store answers again", self.shard);
+        }
     }
 
     /// A due toggle comes before any freezing: the windows' lengths matter more than the outbox's speed.

@@ -51,6 +51,9 @@ pub enum StoreError {
     /// The store's content is not what this program wrote. An operator must look.
     #[error("the store's content is damaged: {0}")]
     Corrupt(String),
+    /// The store was emptied beneath this process, which must be started again to begin a new one. An operator must look.
+    #[error("{0}")]
+    Gone(String),
     /// The store is set up in a way that would break a promise. An operator must change it.
     #[error("{0}")]
     Misconfigured(String),

@@ -1,12 +1,13 @@
 //! More than the queue or the store can take: refused at once and retryably, never dropped.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::http::{Connection, IMPATIENT, Response, request};
 use crate::support::ingestor::{Ingestor, PROMPT};
 use crate::support::process;
 use crate::support::pulses::{BANANA, pulse_with_id};
+use crate::support::redis_server::RedisServer;
 use crate::support::{TestStore, eventually_true};
 
 fn on_redis(store: &TestStore, settings: &[(&str, &str)]) -> Ingestor {
@@ -73,4 +74,34 @@ fn a_lost_store_is_said_and_its_return_noticed() {
     eventually_true("pulses are taken again", || is_taken(&ingestor, "p-1"));
     assert_eq!(ingestor.ledger_kb("acknowledged"), "1");
     ingestor.wait_for_metric("ingestor_store_up", |up| up == 1.0);
+}
+
+#[test]
+fn a_redis_that_lost_everything_is_named_until_the_restart() {
+    let mut store = TestStore::Redis(RedisServer::start(&[]));
+    let mut ingestor = on_redis(&store, &[("LEASE_DURATION", "1s")]);
+    ingestor.wait_for_metric("ingestor_lease_held", |held| held == 1.0);
+    assert!(is_taken(&ingestor, "p-1"));
+    store.server().kill();
+    eventually_true("the outage is logged", || ingestor.output().contains("no connection to Redis"));
+    store.server().start_again();
+    eventually_true("what happened is said", || ingestor.get("/readyz").text().contains("must be restarted"));
+    ingestor.get("/ledger").problem(503);
+    send(&ingestor, "p-2").unwrap().problem(503);
+    ingestor.wait_for_metric("ingestor_lease_held", |held| held == 0.0);
+    // Time for what must not be repeated, nor written.
+    std::thread::sleep(Duration::from_secs(3));
+    let output = ingestor.output();
+    let said = |beginning: &str| {
+        let lines = output.lines().filter(|line| line.contains("no longer holds this store"));
+        lines.filter(|line| line.contains(beginning)).count()
+    };
+    assert_eq!([said("no pulses are taken"), said("no window is closed")], [1, 1], "{output}");
+    assert_eq!(output.matches("this process delivers").count(), 1, "{output}");
+    let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut store.server().connection()).unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(ingestor.terminate().success());
+    ingestor.start_again();
+    assert!(is_taken(&ingestor, "p-3"));
+    assert_eq!(ingestor.ledger_kb("acknowledged"), "1");
 }

@@ -4,7 +4,7 @@ use redis::{Cmd, Value};
 
 use super::connection::{Pool, Repeat};
 use super::keys::ShardKeys;
-use super::reply::{corrupt, pairs, text};
+use super::reply::{corrupt, gone, pairs, text};
 use super::script::SCRIPTS;
 use crate::store::{Durability, StoreError};
 use crate::wording::counted;
@@ -56,11 +56,7 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
 pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<(), StoreError> {
     for shard in keys {
         if pool.run(SCRIPTS.ready.call(&[&shard.state]), Repeat::Read)? == Value::Nil {
-            return Err(StoreError::Corrupt(format!(
-                "Redis no longer holds this store ({} is gone; emptied?). What was not delivered is gone. Restart to begin \
-                 a new store",
-                shard.state
-            )));
+            return Err(gone());
         }
     }
     if wait_replicas > 0 {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::reply::corrupt;
+use super::reply::{corrupt, gone};
 use crate::amount::Amount;
 use crate::batch::{Batch, BatchId, DeadLetter, OutboxEntry};
 use crate::clock::Timestamp;
@@ -66,6 +66,9 @@ impl Record {
 
     /// Of the hash `state`.
     pub(super) fn open_generation(&self) -> Result<OpenGeneration, StoreError> {
+        if self.is_empty() {
+            return Err(gone());
+        }
         Ok(OpenGeneration { epoch: Epoch(self.must("epoch")?), window: self.window("")?, totals: self.totals("")? })
     }
 
@@ -129,6 +132,9 @@ impl Record {
 
 /// A shard's columns, from the hashes `state`, `sealed` and `ledger`.
 pub(super) fn ledger(state: &Record, sealed: &Record, ledger: &Record) -> Result<Ledger, StoreError> {
+    if state.is_empty() {
+        return Err(gone());
+    }
     let mut columns = Ledger {
         acknowledged: ledger.totals("acknowledged:")?,
         open: state.totals("")?,

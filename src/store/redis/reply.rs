@@ -14,6 +14,15 @@ pub(super) fn corrupt(what: &str, value: impl std::fmt::Debug) -> StoreError {
     StoreError::Corrupt(format!("{what}: {shown}"))
 }
 
+/// Redis holds nothing where this store was.
+pub(super) fn gone() -> StoreError {
+    StoreError::Gone(
+        "Redis no longer holds this store: emptied, or started again without its data? What was not delivered is gone. \
+         Restart this process to begin a new store"
+            .to_owned(),
+    )
+}
+
 /// What an error reply means for the caller.
 pub(super) fn refusal(error: &ServerError) -> StoreError {
     let text = format!("Redis answered: {} {}", error.code(), error.details().unwrap_or_default());
@@ -22,7 +31,8 @@ pub(super) fn refusal(error: &ServerError) -> StoreError {
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "FULL" | "FOREIGN" => StoreError::Misconfigured(text),
         "OOM" | "READONLY" | "LOADING" | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN"
         | "TRYAGAIN" => StoreError::Unavailable(text),
-        // The scripts' own GAP, UNINITIALISED and DAMAGED, and whatever was not foreseen.
+        "UNINITIALISED" => gone(),
+        // The scripts' own GAP and DAMAGED, and whatever was not foreseen.
         _ => StoreError::Corrupt(text),
     }
 }

@@ -41,7 +41,8 @@ impl RedisStore {
 
     /// Takes or renews a lease; an idle one for a process without a receiver.
     fn ask_for_lease(&self, shard: u16, holder: &str, length: Duration, idle: bool) -> Result<LeaseState, StoreError> {
-        let mut command = SCRIPTS.lease.call(&[&self.keys(shard)?.lease]);
+        let keys = self.keys(shard)?;
+        let mut command = SCRIPTS.lease.call(&[&keys.lease, &keys.state]);
         command.arg(holder).arg(length.min(super::DURATION_MAX).as_millis() as u64).arg(u8::from(idle));
         let mut answer = list(self.run(command, Repeat::Write)?)?.into_iter();
         match (answer.next(), answer.next(), answer.next()) {

@@ -5,9 +5,9 @@
 -- KEYS: 1 lease, 2 state, 3 sealed, 4 open lo, 5 open hi, 6 open tenants, 7 sealed lo, 8 sealed hi
 -- ARGV: 1 token, 2 expected epoch, 3 interval (ms)
 local state, sealed = KEYS[2], KEYS[3]
-if fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
 local head = redis.call('HMGET', state, 'epoch', 'start', 'end')
 if not head[1] then return redis.error_reply('UNINITIALISED the shard holds no open generation') end
+if fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
 local now, ends, interval = now_ms(), tonumber(head[3]), tonumber(ARGV[3])
 if head[1] ~= ARGV[2] or now < ends then return 0 end
 

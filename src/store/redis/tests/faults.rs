@@ -164,8 +164,19 @@ fn an_emptied_redis_is_noticed() {
     let _: () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
     let refused = store.writer().commit(&[plain(&a, 1)], PATIENCE);
     assert_eq!(refused.outcomes, [NotStored]);
-    assert!(matches!(refused.error, Some(StoreError::Corrupt(_))));
-    assert!(matches!(store.ready(), Err(StoreError::Corrupt(_))));
+    assert!(matches!(refused.error, Some(StoreError::Gone(_))));
+    let refusals = [
+        store.ready().err(),
+        store.open_generation(0).err(),
+        store.ledger().err(),
+        store.acquire_lease(0, "anybody", SHORT).err(),
+        store.toggle(0, crate::lease::FencingToken(1), crate::generation::Epoch(0)).err(),
+    ];
+    for refused in refusals {
+        assert!(matches!(refused, Some(StoreError::Gone(_))), "{refused:?}");
+    }
+    let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    assert!(left.is_empty(), "{left:?}");
     // Made anew by another process, it starts again at epoch 0: under the old name its batches would bear used ids.
     let other = open(&server, &settings(SHORT));
     add(&other, &[plain(&a, 1)]);
