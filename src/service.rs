@@ -1,8 +1,8 @@
 //! The stages wired together: started in the order of the pipeline, stopped in the order of the data.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ use crate::threads;
 /// How often the rate is sampled.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a drain says what it waits for.
+const DRAIN_WATCH_INTERVAL: Duration = Duration::from_secs(3);
+
 /// A running ingestor: intake, workers, scheduler and delivery on one store, or the half of them that its role needs.
 pub struct Service {
     intake: IntakeServer,
@@ -39,6 +42,7 @@ pub struct Service {
     scheduler: Background,
     monitor: Background,
     rate: Background,
+    health: StoreHealth,
 }
 
 /// A thread that runs until it is asked to stop.
@@ -101,7 +105,11 @@ impl Service {
             delivery,
             scheduler,
             rate,
-            monitor: Background::start("monitor", move |shutdown| health::monitor(&*monitor_store, &health, shutdown)),
+            monitor: Background::start("monitor", {
+                let health = health.clone();
+                move |shutdown| health::monitor(&*monitor_store, &health, shutdown)
+            }),
+            health,
         })
     }
 
@@ -120,16 +128,22 @@ impl Service {
     pub fn drain(self) -> bool {
         self.intake.leave();
         log::info!("draining: what was accepted is stored and answered, then the process ends");
+        let watch = DrainWatch::start(self.health);
+        watch.waits_for("what was accepted to be stored and answered");
         let complete = self.intake.drain();
+        watch.waits_for("the store's answer to the groups under way");
         for worker in self.workers {
             if worker.join().is_err() {
                 log::error!("a worker ended in a panic");
             }
         }
+        watch.waits_for("the deliveries that began to be settled");
         self.delivery.stop();
+        watch.waits_for("the lease to be given back");
         self.scheduler.stop();
         self.monitor.stop();
         self.rate.stop();
+        watch.stop();
         if !complete {
             log::error!("the drain timeout passed before everything was answered (DRAIN_TIMEOUT)");
         }
@@ -142,6 +156,35 @@ fn instance_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "process" } else { host.trim() };
     format!("{host}.{}.{}", std::process::id(), uuid::Uuid::new_v4().simple())
+}
+
+/// Says now and then what a drain that takes long waits for.
+struct DrainWatch {
+    stage: Arc<Mutex<&'static str>>,
+    thread: Background,
+}
+
+impl DrainWatch {
+    fn start(health: StoreHealth) -> Self {
+        let stage = Arc::new(Mutex::new("its beginning"));
+        let watched = stage.clone();
+        let thread = Background::start("drain-watch", move |shutdown| {
+            while !shutdown.wait(DRAIN_WATCH_INTERVAL) {
+                let stage = *watched.lock().unwrap_or_else(PoisonError::into_inner);
+                let reason = health.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
+                log::warn!("the drain waits for {stage}{reason}");
+            }
+        });
+        DrainWatch { stage, thread }
+    }
+
+    fn waits_for(&self, stage: &'static str) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    fn stop(self) {
+        self.thread.stop();
+    }
 }
 
 fn start_worker(

@@ -61,6 +61,11 @@ impl StoreHealth {
         news
     }
 
+    /// Why the store is down, if it is: the last reason that was news.
+    pub fn reason(&self) -> Option<String> {
+        self.reasons().last().cloned()
+    }
+
     fn reasons(&self) -> MutexGuard<'_, Vec<String>> {
         self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +102,9 @@ mod tests {
             assert_eq!(health.down(error), news, "{error}");
             assert!(!health.is_up());
         }
+        assert_eq!(health.reason().as_deref(), Some("emptied"));
         health.up();
+        assert_eq!(health.reason(), None);
         assert!(health.is_up() && health.down(&away));
     }
 }

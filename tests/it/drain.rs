@@ -80,6 +80,7 @@ fn a_draining_server_says_so_and_a_second_signal_ends_it() {
     assert!(Connection::open(ingestor.address()).is_err());
     // Within a second of the first one, another one would be taken for the same.
     std::thread::sleep(Duration::from_secs(1));
+    eventually_true("what the drain waits for is said", || ingestor.output().contains("the drain waits for"));
     ingestor.signal("INT");
     assert_eq!(ingestor.wait_for_exit().code(), Some(INTERRUPTED));
     assert!(ingestor.output().contains("a second signal"), "{}", ingestor.output());
