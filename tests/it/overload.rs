@@ -77,6 +77,27 @@ fn a_lost_store_is_said_and_its_return_noticed() {
 }
 
 #[test]
+fn a_redis_that_hangs_is_said_within_one_limit() {
+    let mut store = TestStore::redis();
+    let redis = store.server_pid();
+    let ingestor = on_redis(&store, &[]);
+    // One limit is 2 seconds. A busy machine adds to that what it likes, but hardly every time.
+    let mut took = Vec::new();
+    while took.len() < 5 && !took.iter().any(|&took| took < Duration::from_millis(3500)) {
+        ingestor.wait_until_ready();
+        // Beyond a second, connections are looked at before they are used.
+        std::thread::sleep(Duration::from_millis(1200));
+        process::signal(redis, "STOP");
+        let started = Instant::now();
+        // Unlike `get`, this waits for longer than the limit.
+        ingestor.exchange(&request("GET", "/readyz", &[], b"")).problem(503);
+        took.push(started.elapsed());
+        process::signal(redis, "CONT");
+    }
+    assert!(took.len() < 5, "{took:?}");
+}
+
+#[test]
 fn a_redis_that_lost_everything_is_named_until_the_restart() {
     let mut store = TestStore::Redis(RedisServer::start(&[]));
     let mut ingestor = on_redis(&store, &[("LEASE_DURATION", "1s")]);

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
 
-use super::reply::refusal;
+use super::reply::{late, no_answer, refusal};
 use super::script::SCRIPTS;
 use crate::store::StoreError;
 
-/// Longest wait for a connection, and for one answer.
+/// Longest wait for a connection, for one answer, and for all of a call that only reads.
 const IO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for all of a call that writes: another connection, a second time and the scripts are worth it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is checked before use, so that a Redis that went away meanwhile is noticed before
 /// anything is sent.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
@@ -55,16 +57,21 @@ impl Target {
 
     /// Connects and makes sure that Redis answers commands.
     pub(super) fn connect(&self, limit: Duration) -> Result<Link, StoreError> {
-        let connection =
-            self.client.get_connection_with_timeout(limit.min(IO_TIMEOUT)).map_err(|error| match error.kind() {
-                redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
-                    StoreError::Misconfigured(format!("Redis at {} refused the connection: {error}", self.place))
-                }
-                _ => StoreError::Unavailable(format!("no connection to Redis at {}: {error}", self.place)),
-            })?;
+        let (place, within) = (&self.place, limit.min(IO_TIMEOUT));
+        let deadline = Instant::now() + within;
+        let connection = self.client.get_connection_with_timeout(within).map_err(|error| match error.kind() {
+            redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
+                StoreError::Misconfigured(format!("Redis at {place} refused the connection: {error}"))
+            }
+            _ => StoreError::Unavailable(match late(&error, within) {
+                Some(within) => format!("no connection to Redis at {place} {within}"),
+                None => format!("no connection to Redis at {place}: {error}"),
+            }),
+        })?;
         let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO };
-        link.set_limit(limit).map_err(|error| unavailable(&error))?;
+        link.set_limit(left_until(deadline)).map_err(|error| unavailable(&error, within))?;
         link.ping()?;
+        link.set_limit(limit).map_err(|error| unavailable(&error, within))?;
         Ok(link)
     }
 }
@@ -76,8 +83,14 @@ fn install_crypto_provider() {
     INSTALLED.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
-fn unavailable(error: &RedisError) -> StoreError {
-    StoreError::Unavailable(format!("no answer from Redis: {error}"))
+fn unavailable(error: &RedisError, limit: Duration) -> StoreError {
+    StoreError::Unavailable(no_answer(error, limit))
+}
+
+/// What one step may take, of a call that must end by then.
+fn left_until(deadline: Instant) -> Duration {
+    // A socket takes no limit of zero.
+    deadline.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), IO_TIMEOUT)
 }
 
 /// One connection. After any error of its methods it must be dropped: an answer may still be under way on it.
@@ -104,9 +117,8 @@ impl Link {
     }
 
     fn ping(&mut self) -> Result<(), StoreError> {
-        let answer =
-            self.send(b"*1\r\n$4\r\nPING\r\n").and_then(|()| self.receive()).map_err(|error| unavailable(&error))?;
-        match answer {
+        let answer = self.send(b"*1\r\n$4\r\nPING\r\n").and_then(|()| self.receive());
+        match answer.map_err(|error| unavailable(&error, self.limit))? {
             Value::SimpleString(text) if text == "PONG" => Ok(()),
             // Such as `ERR max number of clients reached`: nothing is wrong with the store itself.
             Value::ServerError(error) => Err(match refusal(&error) {
@@ -130,7 +142,7 @@ impl Link {
     /// Gives Redis every script.
     pub(super) fn load_scripts(&mut self) -> Result<(), StoreError> {
         let commands = SCRIPTS.all().map(|script| script.load());
-        for value in self.exchange(&commands).map_err(|error| unavailable(&error))? {
+        for value in self.exchange(&commands).map_err(|error| unavailable(&error, self.limit))? {
             if let Value::ServerError(error) = value {
                 return Err(refusal(&error));
             }
@@ -155,6 +167,13 @@ pub(super) enum Repeat {
     Write,
     /// Twice would give another answer or another result.
     Never,
+}
+
+impl Repeat {
+    /// When a call that begins now is given up.
+    fn deadline(self) -> Instant {
+        Instant::now() + if self == Repeat::Read { IO_TIMEOUT } else { WRITE_TIMEOUT }
+    }
 }
 
 /// The connections that the delivery side and the operators' requests share: never more than [`LINKS_MAX`].
@@ -210,29 +229,33 @@ impl Pool {
     }
 
     pub(super) fn load_scripts(&self) -> Result<(), StoreError> {
-        self.borrow()?.using(Link::load_scripts)
+        self.borrow(Repeat::Write.deadline())?.using(Link::load_scripts)
     }
 
     fn exchange(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
+        let deadline = repeat.deadline();
         let mut sent = false;
         let mut tries = if repeat == Repeat::Never { 1 } else { 2 };
         loop {
-            let loan = match self.borrow() {
+            let loan = match self.borrow(deadline) {
                 Ok(loan) => loan,
                 Err(StoreError::Unavailable(text)) if sent && repeat == Repeat::Write => {
                     return Err(StoreError::Unknown(text));
                 }
                 Err(error) => return Err(error),
             };
-            match loan.using(|link| link.exchange(commands)) {
+            let exchange =
+                |link: &mut Link| link.set_limit(left_until(deadline)).and_then(|()| link.exchange(commands));
+            match loan.using(exchange) {
                 Ok(values) => return Ok(values),
                 Err(error) => {
                     sent = true;
                     tries -= 1;
-                    if tries == 0 {
+                    if tries == 0 || Instant::now() >= deadline {
+                        let text = no_answer(&error, IO_TIMEOUT);
                         return Err(match repeat {
-                            Repeat::Read => unavailable(&error),
-                            _ => StoreError::Unknown(format!("no answer from Redis: {error}")),
+                            Repeat::Read => StoreError::Unavailable(text),
+                            _ => StoreError::Unknown(text),
                         });
                     }
                 }
@@ -241,9 +264,9 @@ impl Pool {
     }
 
     /// Waits for one if all are in use. Without a bound a store that stalls would cost a descriptor a request.
-    fn borrow(&self) -> Result<Loan<'_>, StoreError> {
+    fn borrow(&self, deadline: Instant) -> Result<Loan<'_>, StoreError> {
         let links = self.lock();
-        let waited = self.returned.wait_timeout_while(links, IO_TIMEOUT, |links| links.in_use >= LINKS_MAX);
+        let waited = self.returned.wait_timeout_while(links, left_until(deadline), |links| links.in_use >= LINKS_MAX);
         let (mut links, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if links.in_use >= LINKS_MAX {
             return Err(StoreError::Unavailable("every connection to Redis waits for an answer".to_owned()));
@@ -252,10 +275,14 @@ impl Pool {
         let idle = links.idle.pop();
         drop(links);
         let seat = Seat(self);
-        let usable = idle.and_then(|mut link| link.check().is_ok().then_some(link));
+        // Half of the time is for another connection, if this one is dead without a word.
+        let usable = idle.and_then(|mut link| {
+            let checked = link.set_limit(left_until(deadline) / 2).is_ok() && link.check().is_ok();
+            checked.then_some(link)
+        });
         let link = match usable {
             Some(link) => link,
-            None => self.target.connect(IO_TIMEOUT)?,
+            None => self.target.connect(left_until(deadline))?,
         };
         Ok(Loan { link, seat })
     }

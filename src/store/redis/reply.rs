@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::time::Duration;
 
-use redis::{ServerError, Value};
+use redis::{RedisError, ServerError, Value};
 
 use crate::store::StoreError;
+use crate::wording::span;
 
 /// The store is not what this program wrote.
 pub(super) fn corrupt(what: &str, value: impl std::fmt::Debug) -> StoreError {
@@ -21,6 +23,19 @@ pub(super) fn gone() -> StoreError {
          Restart this process to begin a new store"
             .to_owned(),
     )
+}
+
+/// Why no answer came.
+pub(super) fn no_answer(error: &RedisError, limit: Duration) -> String {
+    late(error, limit)
+        .map_or_else(|| format!("no answer from Redis: {error}"), |within| format!("no answer from Redis {within}"))
+}
+
+/// That a limit passed, if it did; the system's own word for it is "Resource temporarily unavailable". In whole seconds,
+/// so that one reason has one text whatever was left of a longer limit.
+pub(super) fn late(error: &RedisError, limit: Duration) -> Option<String> {
+    let seconds = Duration::from_secs(limit.as_secs() + u64::from(limit.subsec_nanos() > 0));
+    error.is_timeout().then(|| format!("within {}", span(seconds)))
 }
 
 /// What an error reply means for the caller.
@@ -117,4 +132,21 @@ pub(super) fn pairs(value: Value) -> Result<Vec<(Value, Value)>, StoreError> {
 /// A hash, whole.
 pub(super) fn hash(value: Value) -> Result<HashMap<String, Vec<u8>>, StoreError> {
     pairs(value)?.into_iter().map(|(field, value)| Ok((text(field)?, bytes(value)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_limit_that_passed_is_told_in_plain_words() {
+        let two = Duration::from_secs(2);
+        // What Linux answers when the time-out of a socket passes.
+        let blocked = RedisError::from(Error::from_raw_os_error(libc::EAGAIN));
+        assert_eq!(no_answer(&blocked, two), "no answer from Redis within 2s");
+        assert_eq!(no_answer(&blocked, two - Duration::from_millis(3)), "no answer from Redis within 2s");
+        let cut = RedisError::from(Error::from(ErrorKind::ConnectionReset));
+        assert!(!no_answer(&cut, two).contains("within"), "{}", no_answer(&cut, two));
+    }
 }

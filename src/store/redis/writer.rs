@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::connection::Link;
 use super::keys::shard_of;
-use super::reply::{changed_nothing, corrupt, integer, refusal};
+use super::reply::{changed_nothing, corrupt, integer, no_answer, refusal};
 use super::script::SCRIPTS;
 use crate::amount::Amount;
 use crate::pulse::UnitTotals;
@@ -188,7 +188,7 @@ impl RedisWriter {
         for call in calls.iter_mut().filter(|call| call.state == State::Idle) {
             call.state = State::Ambiguous;
         }
-        let lost = |error| Failed::Passing(StoreError::Unavailable(format!("no answer from Redis: {error}")));
+        let lost = |error| Failed::Passing(StoreError::Unavailable(no_answer(&error, limit)));
         link.send(&bytes).map_err(lost)?;
         let answered = read_answers(&mut link, calls, &before).map_err(lost);
         let replicated = match &answered {
