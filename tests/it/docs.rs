@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
@@ -169,6 +170,27 @@ fn the_guarantees_name_code_and_tests_that_exist() {
         }
     }
     assert!(tests.len() > 60 && places > 25, "{} tests, {places} places", tests.len());
+}
+
+#[test]
+fn the_torture_script_explains_every_option_without_building() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("scripts/torture");
+    // Without a cargo to build with.
+    let output = Command::new(script).arg("--help").env("PATH", "/usr/bin:/bin").env("CARGO", "/nowhere").output();
+    let output = output.expect("the script can be started");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let code = file("tests/torture/main.rs");
+    let (_, options) = code.split_once("struct Options {").expect("the options are there");
+    let options = options.split("\n}").next().unwrap_or_default();
+    let fields =
+        options.lines().filter(|line| !line.trim().starts_with(['/', '#'])).filter_map(|line| line.split_once(':'));
+    let flags: BTreeSet<String> = fields.map(|(name, _)| format!("--{}", name.trim().replace('_', "-"))).collect();
+    assert!(flags.len() > 5, "{flags:?}");
+    let words: BTreeSet<String> =
+        help.split_whitespace().filter(|word| word.starts_with("--") && *word != "--help").map(str::to_owned).collect();
+    assert_eq!(words, flags, "{help}");
 }
 
 #[test]
