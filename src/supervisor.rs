@@ -79,7 +79,7 @@ fn watch(address: SocketAddr, interval: Duration, stop: &Shutdown) {
 }
 
 fn answers(address: SocketAddr, limit: Duration) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&crate::commands::reachable(address), limit)?;
+    let mut stream = TcpStream::connect_timeout(&crate::config::reachable(address), limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.write_all(SIGN_OF_LIFE)?;
     let mut beginning = [0; ANSWER.len()];

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::config::RawSettings;
+use crate::config::{RawSettings, reachable};
 
 /// Limit of the whole question.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub fn run(args: &HealthcheckArgs) -> ExitCode {
         Err(status) => return status,
     };
     let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
-    let url = format!("http://{}/readyz", super::reachable(config.intake.listen));
+    let url = format!("http://{}/readyz", reachable(config.intake.listen));
     match agent.get(&url).call() {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::fail(format!("{url}: {error}")),

@@ -18,7 +18,6 @@ pub mod status;
 // What several of them need.
 mod batches;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -96,14 +95,4 @@ fn attach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
         StoreChoice::Embedded(data_dir) => Arc::new(EmbeddedStore::attach(data_dir, &config.store_settings)?),
         StoreChoice::Redis(settings) => Arc::new(RedisStore::attach(settings, &config.store_settings)?),
     })
-}
-
-/// A server that listens on every address is asked on the loopback one.
-pub fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::amount::{Amount, AmountError};
+use crate::config::{Mistakes, RawTarget, public_url};
 use crate::logging;
 use crate::producer::{self, CONNECTIONS_DEFAULT, ProducerOptions, Progress};
 use crate::shutdown::Shutdown;
+use crate::wording::counted;
 
 /// How long a run lasts that is bound neither by time nor by a count.
 const DURATION_DEFAULT: Duration = Duration::from_secs(100);
@@ -17,9 +19,9 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(100);
 /// Ends with a summary on standard output, also after Ctrl-C; the exit code is not zero if any pulse failed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProduceArgs {
-    /// Where to post pulses
-    #[arg(long, default_value = "http://127.0.0.1:8070/ingest")]
-    pub url: String,
+    /// Whom to send to
+    #[command(flatten)]
+    pub target: RawTarget,
     /// Tenants; each has one pulse under way at a time
     #[arg(long, default_value_t = 3_000)]
     pub tenants: u32,
@@ -71,11 +73,15 @@ fn amount(text: &str) -> Result<Amount, AmountError> {
     Amount::parse(text, Amount::PULSE_DIGITS)
 }
 
-impl From<ProduceArgs> for ProducerOptions {
-    fn from(args: ProduceArgs) -> ProducerOptions {
+impl TryFrom<ProduceArgs> for ProducerOptions {
+    type Error = Mistakes;
+
+    fn try_from(args: ProduceArgs) -> Result<ProducerOptions, Mistakes> {
         let unbound = args.duration.is_none() && args.count.is_none();
-        ProducerOptions {
-            url: args.url,
+        let target = args.target.validate()?;
+        Ok(ProducerOptions {
+            url: target.url,
+            api_key: target.api_key,
             tenants: args.tenants,
             skus: args.skus,
             min_delay: args.min_delay,
@@ -89,24 +95,27 @@ impl From<ProduceArgs> for ProducerOptions {
             attempts_max: args.attempts,
             request_timeout: args.request_timeout,
             patience: args.patience,
-        }
+        })
     }
 }
 
 /// Runs until everything is sent or `stop` is set, and prints the summary.
 pub fn run(args: ProduceArgs, stop: &Shutdown) -> ExitCode {
-    if let Err(error) = logging::start_beside_output(log::LevelFilter::Info, &args.log_dir, "log_producer.log") {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
+    let (as_json, log_dir) = (args.json, args.log_dir.clone());
+    let options = match ProducerOptions::try_from(args) {
+        Ok(options) => options,
+        Err(mistakes) => return super::name(&mistakes),
+    };
+    if let Err(error) = logging::start_beside_output(log::LevelFilter::Info, &log_dir, "log_producer.log") {
+        return super::fail(error);
     }
-    let as_json = args.json;
-    let options = ProducerOptions::from(args);
+    let url = public_url(&options.url);
     let mut progress = Progress::for_stderr();
     let produced = producer::run(&options, stop, |now| progress.show(now));
     progress.finish();
     match produced {
         Err(error) => {
-            log::error!("nothing was produced: {error}");
+            log::error!("nothing was produced for {url}: {error}");
             ExitCode::FAILURE
         }
         Ok(report) => {
@@ -116,7 +125,9 @@ pub fn run(args: ProduceArgs, stop: &Shutdown) -> ExitCode {
                 print!("{}", report.to_text());
             }
             if let Some(reason) = &report.gave_up {
-                log::error!("given up, {reason}");
+                log::error!("given up at {url}, {reason}");
+            } else if report.failed > 0 {
+                log::error!("{} failed at {url}", counted(report.failed, "pulse", "pulses"));
             }
             if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -135,7 +146,9 @@ mod tests {
     }
 
     fn options(args: &[&str]) -> ProducerOptions {
-        Command::parse_from([&["produce"], args].concat()).args.into()
+        // Whatever the environment says of them.
+        let fixed = ["produce", "--host", "127.0.0.1", "--port", "8070", "--api-key-file", ""];
+        Command::parse_from([&fixed, args].concat()).args.try_into().unwrap()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Format;
-use crate::config::{Config, RawSettings};
+use crate::config::{Config, RawSettings, reachable};
 use crate::status::Status;
 
 /// Limit of the question to the server.
@@ -32,7 +32,7 @@ pub fn run(args: &StatusArgs) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let address = super::reachable(config.intake.admin_listen.unwrap_or(config.intake.listen));
+    let address = reachable(config.intake.admin_listen.unwrap_or(config.intake.listen));
     let status = ask(address, args.api_key.as_deref()).or_else(|why| {
         eprintln!("no status from a server at {address}: {why}; this is what the store says");
         read(&config)

@@ -5,6 +5,7 @@
 mod check;
 mod raw;
 mod role;
+mod target;
 mod validate;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::wording::counted;
 
 pub use raw::{RawKeysFile, RawSettings, load_env_file};
 pub use role::Role;
+pub use target::{RawTarget, Target, reachable};
 pub use validate::signing_keys;
 
 /// Everything `ingestor serve` needs, valid.
@@ -145,7 +147,7 @@ impl ReceiverSettings {
 }
 
 /// A URL without what may be a secret in it: user, password and query.
-fn public_url(url: &str) -> String {
+pub fn public_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (&url[..scheme.len() + 3], rest));
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -38,12 +38,7 @@ impl RawSettings {
     }
 
     fn intake(&self, check: &mut Check) -> IntakeSettings {
-        let host = given(&self.host).unwrap_or("127.0.0.1");
-        let port = check.number("INGESTOR_PORT", &self.port, 8070, 0, 65_535) as u16;
-        let listen = resolve(host, port).unwrap_or_else(|why| {
-            check.mistake("INGESTOR_HOST", host, why);
-            SocketAddr::from(([127, 0, 0, 1], port))
-        });
+        let listen = listen(&self.host, &self.port, check);
         IntakeSettings {
             listen,
             admin_listen: self.admin_listen(listen, check),
@@ -238,6 +233,16 @@ pub fn signing_keys(secret: &Option<String>, file: &Option<String>) -> Result<Op
     let mut check = Check::default();
     let keys = check.signing_keys(secret, file);
     check.done(keys)
+}
+
+/// Where a server listens, from the settings of its host and port.
+pub(super) fn listen(host: &Option<String>, port: &Option<String>, check: &mut Check) -> SocketAddr {
+    let host = given(host).unwrap_or("127.0.0.1");
+    let port = check.number("INGESTOR_PORT", port, 8070, 0, 65_535) as u16;
+    resolve(host, port).unwrap_or_else(|why| {
+        check.mistake("INGESTOR_HOST", host, why);
+        SocketAddr::from(([127, 0, 0, 1], port))
+    })
 }
 
 const fn secs(seconds: u64) -> Duration {

@@ -15,6 +15,7 @@ use self::client::{Client, Run, Tally};
 use self::recipe::Recipe;
 use self::sender::Sender;
 use crate::amount::Amount;
+use crate::config::Secret;
 use crate::shutdown::Shutdown;
 use crate::splitmix::SplitMix64;
 use crate::wording::span;
@@ -48,6 +49,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 pub struct ProducerOptions {
     /// Where pulses are posted.
     pub url: String,
+    /// API key to send, if the server asks for one.
+    pub api_key: Option<Secret>,
     /// Tenants, `tenant_1` and so on; each has one pulse under way at a time.
     pub tenants: u32,
     /// SKUs, `sku_1` and so on, from which each pulse takes one.
@@ -81,6 +84,7 @@ impl Default for ProducerOptions {
     fn default() -> Self {
         ProducerOptions {
             url: "http://127.0.0.1:8070/ingest".to_owned(),
+            api_key: None,
             tenants: 3_000,
             skus: 10,
             min_delay: Duration::from_millis(500),
@@ -233,8 +237,7 @@ fn start_client<'scope>(
 ) -> io::Result<()> {
     let builder = thread::Builder::new().name(format!("produce-{number}")).stack_size(STACK_BYTES);
     builder.spawn_scoped(scope, move || {
-        let url = options.url.clone();
-        let sender = Sender::new(url, options.request_timeout, options.attempts_max, options.ids, halted);
+        let sender = Sender::new(options, halted);
         // Beside the pulses' own sequences, which are numbered from 0.
         let random = SplitMix64::numbered(options.seed, u64::MAX - number as u64);
         let tenants = (0..options.tenants).skip(number).step_by(connections);

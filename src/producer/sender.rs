@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::Deserialize;
 use ureq::{Agent, Body, Error, Timeout, http};
 
+use super::ProducerOptions;
 use crate::splitmix::SplitMix64;
 
 /// The first pause before a repetition is at most this; each further one may be twice as long.
@@ -48,6 +49,8 @@ enum Verdict {
 pub(super) struct Sender {
     agent: Agent,
     url: String,
+    /// Value of the Authorization header.
+    authorization: Option<String>,
     attempts_max: u32,
     /// Whether a pulse carries an id, so that repeating it is safe whatever became of the first.
     repeatable: bool,
@@ -56,7 +59,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub fn new(url: String, timeout: Duration, attempts_max: u32, repeatable: bool, halt: Receiver<()>) -> Self {
+    pub fn new(options: &ProducerOptions, halt: Receiver<()>) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             // A redirect would be followed as a GET: it is a failure here.
@@ -65,14 +68,21 @@ impl Sender {
             .no_delay(true)
             .proxy(None)
             .user_agent("ingestor-produce")
-            .timeout_global(Some(timeout))
+            .timeout_global(Some(options.request_timeout))
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
             .build()
             .new_agent();
-        Sender { agent, url, attempts_max, repeatable, halt }
+        Sender {
+            agent,
+            url: options.url.clone(),
+            authorization: options.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
+            attempts_max: options.attempts_max,
+            repeatable: options.ids,
+            halt,
+        }
     }
 
     /// Sends a pulse, repeating it unchanged, until it is acknowledged, refused for good or tried often enough.
@@ -108,7 +118,11 @@ impl Sender {
     }
 
     fn attempt(&self, body: &str) -> Verdict {
-        match self.agent.post(&self.url).content_type("application/json").send(body) {
+        let mut request = self.agent.post(&self.url).content_type("application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        match request.send(body) {
             Ok(response) => judge_answer(response),
             Err(error) if self.repeatable || never_sent(&error) => {
                 Verdict::Retry { not_before: None, reason: error.to_string() }
@@ -126,6 +140,7 @@ fn judge_answer(mut response: http::Response<Body>) -> Verdict {
     let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap_or_default();
     match status.as_u16() {
         200..=299 => Verdict::Acknowledged { duplicate: says_duplicate(&text) },
+        401 => Verdict::Failed(format!("status {status} (--api-key-file)")),
         408 | 425 | 429 | 500..=599 => {
             Verdict::Retry { not_before: retry_after.flatten(), reason: format!("status {status}") }
         }

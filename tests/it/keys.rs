@@ -340,3 +340,21 @@ fn a_full_tenant_is_told_when_the_next_window_begins() {
     // At midnight the window itself changes.
     assert!((seconds_left()..=latest).contains(&told) || seconds_left() > latest, "{told}");
 }
+
+#[test]
+fn the_producer_sends_a_key_to_the_server_of_its_settings() {
+    let mut ingestor = guarded(&[]);
+    let key = new_key(&ingestor, "producer", &[]);
+    reload_well(&ingestor);
+    std::fs::write(ingestor.directory().join("key"), format!("{key}\n")).unwrap();
+    ingestor.set("INGESTOR_PORT", &ingestor.address().port().to_string());
+    let produce = ["produce", "--count", "20", "--tenants", "4", "--min-delay", "0s", "--max-delay", "0s"];
+    let refused = ingestor.run(&produce);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("20 pulses failed at http://{}/ingest", ingestor.address())), "{said}");
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("401 Unauthorized (--api-key-file)"), "{refused:?}");
+    let report = ingestor.run_well(&[&produce[..], &["--json", "--api-key-file", "key"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["acknowledged"], 20, "{report}");
+}
