@@ -12,7 +12,7 @@ use ingestor_consumo::shutdown::Shutdown;
 use ingestor_consumo::signals::{self, Hangup};
 use ingestor_consumo::supervisor;
 
-/// A usage-metering ingestor for billing: what it acknowledges is stored, and delivered exactly once.
+/// A usage-metering ingestor for billing: what it acknowledges is stored, and counted once.
 #[derive(Parser)]
 #[command(name = "ingestor", version, max_term_width = 100, after_help = EXIT_CODES)]
 enum Command {
@@ -39,10 +39,7 @@ enum Command {
 
 fn main() -> ExitCode {
     // Before anything reads the environment, and before the first thread starts.
-    if let Err(error) = config::load_env_file() {
-        eprintln!("ingestor: {error}");
-        return ExitCode::FAILURE;
-    }
+    config::load_env_file().iter().for_each(|warning| eprintln!("ingestor: {warning}"));
     // It takes variables out of the environment.
     let passed = supervisor::take_listener();
     let command = Command::parse();

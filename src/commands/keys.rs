@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::Format;
-use crate::config::RawKeysFile;
+use crate::config::{self, RawKeysFile};
 use crate::keys::file::{self, KeysError};
 use crate::keys::ring::{self, KeyRecord};
 
@@ -53,6 +53,9 @@ enum Action {
 
 /// Carries the action out.
 pub fn run(args: &KeysArgs) -> ExitCode {
+    if let Err(mistakes) = config::check_env_file() {
+        return super::name(&mistakes);
+    }
     let path = args.file.path();
     let done = match &args.action {
         Action::New { name, tenants, tenant, require_pulse_ids } => {

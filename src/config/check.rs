@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Mistakes, Secret};
+use super::{Mistakes, Secret, env_file};
 use crate::signature::SigningKeys;
 use crate::wording::span;
 
@@ -18,8 +18,11 @@ pub(super) struct Check {
 }
 
 impl Check {
+    /// With those of `.env`: what can't be read there may be why a setting is missing.
     pub(super) fn done<T>(self, checked: T) -> Result<T, Mistakes> {
-        if self.mistakes.is_empty() { Ok(checked) } else { Err(Mistakes(self.mistakes)) }
+        let mut mistakes = env_file::mistakes().to_vec();
+        mistakes.extend(self.mistakes);
+        if mistakes.is_empty() { Ok(checked) } else { Err(Mistakes(mistakes)) }
     }
 
     pub(super) fn mistake(&mut self, variable: &str, value: &str, why: String) {

@@ -3,6 +3,7 @@
 //! The only module that reads the environment. Every mistake is reported at once, by the variable's name.
 
 mod check;
+mod env_file;
 mod raw;
 mod role;
 mod target;
@@ -20,7 +21,8 @@ use crate::store::StoreSettings;
 use crate::store::redis::RedisSettings;
 use crate::wording::counted;
 
-pub use raw::{RawKeysFile, RawSettings, load_env_file};
+pub use env_file::{check_env_file, load_env_file};
+pub use raw::{RawKeysFile, RawSettings};
 pub use role::Role;
 pub use target::{RawTarget, Target, reachable};
 pub use validate::signing_keys;

@@ -152,18 +152,3 @@ impl RawKeysFile {
         self.file.as_deref().map(str::trim).filter(|path| !path.is_empty()).map(Path::new)
     }
 }
-
-/// Reads `.env` in the working directory, if there is one. What the real environment has is left alone.
-///
-/// Call it before the first thread starts.
-///
-/// # Errors
-/// A message with the line that can't be read.
-pub fn load_env_file() -> Result<(), String> {
-    let path = Path::new(".env");
-    match dotenvy::from_path(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.not_found() => Ok(()),
-        Err(error) => Err(format!("the file .env can't be read: {error}")),
-    }
-}

@@ -46,12 +46,16 @@ pub struct Listener {
 }
 
 impl Bound {
-    /// Listens behind a door; `setting` is what chooses the address.
+    /// Listens behind a door; the settings are those of the address and of its port.
     ///
     /// # Errors
     /// The address is taken or not this machine's.
-    pub fn new(wanted: SocketAddr, setting: &str, policy: DoorPolicy) -> Result<Bound, String> {
-        let socket = listen(wanted).map_err(|error| format!("can't listen on {wanted}: {error}; set {setting}"))?;
+    pub fn new(wanted: SocketAddr, [host, port]: [&str; 2], policy: DoorPolicy) -> Result<Bound, String> {
+        let socket = listen(wanted).map_err(|error| {
+            // An address that is none of this machine's, as opposed to one that is taken or needs privileges.
+            let setting = if error.kind() == std::io::ErrorKind::AddrNotAvailable { host } else { port };
+            format!("can't listen on {wanted}: {error}; set {setting}")
+        })?;
         Bound::behind_door(socket, policy, false)
     }
 

@@ -31,9 +31,9 @@ impl IntakeServer {
         let settings = &intake.settings;
         let main = match passed {
             Some(socket) => Bound::passed(socket, main_policy(settings))?,
-            None => Bound::new(settings.listen, "INGESTOR_PORT", main_policy(settings))?,
+            None => Bound::new(settings.listen, ["INGESTOR_HOST", "INGESTOR_PORT"], main_policy(settings))?,
         };
-        let admin = settings.admin_listen.map(|address| Bound::new(address, "ADMIN_ADDR", admin_policy(settings)));
+        let admin = settings.admin_listen.map(|address| Bound::new(address, ["ADMIN_ADDR"; 2], admin_policy(settings)));
         let admin = admin.transpose()?;
         let doors: Arc<[_]> = std::iter::once(&main).chain(&admin).map(Bound::door).collect();
         let intake = Arc::new(intake);

@@ -67,8 +67,16 @@ fn a_broken_env_file_is_no_silent_default() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join(".env"), "INGESTOR_PORT='0\n").unwrap();
     let output = program(directory.path(), &BTreeMap::new()).arg("serve").output().unwrap();
-    assert!(!output.status.success());
-    assert!(text(&output).contains(".env"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("  .env, line 1: "), "{}", text(&output));
+    std::fs::write(directory.path().join(".env"), "WORKERS=many\nLOG_DIR=a b\nGROUP_MAXX=1\n").unwrap();
+    let output = program(directory.path(), &BTreeMap::new()).arg("serve").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["2 mistakes", "WORKERS=many", "  .env, line 2: ", ".env, line 3: there is no setting GROUP_MAXX"] {
+        assert!(text(&output).contains(part), "{part} is missing in {}", text(&output));
+    }
+    let help = program(directory.path(), &BTreeMap::new()).args(["serve", "--help"]).output().unwrap();
+    assert!(help.status.success());
 }
 
 #[test]
@@ -124,6 +132,10 @@ fn a_taken_port_ends_the_start() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(&port), "{}", text(&output));
     assert!(text(&output).contains("set INGESTOR_PORT"), "{}", text(&output));
+    // TEST-NET-1: nobody's address.
+    let output = run(&["serve"], &[("INGESTOR_HOST", "192.0.2.1"), ("INGESTOR_PORT", "0")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("set INGESTOR_HOST"), "{}", text(&output));
 }
 
 #[test]
