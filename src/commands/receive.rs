@@ -17,7 +17,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// The switches under "Faults" make it misbehave, for tests. They can be changed while it runs: `POST /_faults` takes a
 /// JSON object with any of delay, fail_rate, fail_status, fail_after_commit_rate, fail_after_commit_with, retry_after,
-/// refuse_tenant, forget and seed; those not named stay, and the draws start again from the seed. `GET /_faults` shows them.
+/// refuse_tenant, forget and seed; those not named stay, null switches one off, and the draws start again from the seed.
+/// `GET /_faults` shows them.
 /// Anyone who can connect can do so: keep it on the loopback address.
 // No `Debug`: it holds secrets.
 #[derive(Clone, clap::Args)]

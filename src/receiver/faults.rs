@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::splitmix::SplitMix64;
 
@@ -65,7 +66,7 @@ fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
-/// The body of `POST /_faults`: the switches to change; those not named stay as they are.
+/// The body of `POST /_faults`, without its nulls: the switches to change; those not named stay as they are.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultsPatch {
@@ -81,12 +82,18 @@ struct FaultsPatch {
 }
 
 impl Faults {
-    /// These switches with those changed that a JSON object names.
+    /// These switches with those changed that a JSON object names; null puts one back to its default.
     ///
     /// # Errors
     /// What is wrong with the object, for whoever sent it.
     pub fn patched(&self, json: &[u8]) -> Result<Faults, String> {
-        let patch: FaultsPatch = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let mut named: Map<String, Value> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let defaults = serde_json::to_value(Faults::default()).map_err(|error| error.to_string())?;
+        for (name, value) in named.iter_mut().filter(|(_, value)| value.is_null()) {
+            // What has no default is no switch, and is refused as such below.
+            *value = defaults[name].clone();
+        }
+        let patch: FaultsPatch = serde_json::from_value(Value::Object(named)).map_err(|error| error.to_string())?;
         let duration = |text: Option<String>, current| match text {
             Some(text) => humantime::parse_duration(&text).map_err(|error| format!("{text:?}: {error}")),
             None => Ok(current),
@@ -197,6 +204,14 @@ mod tests {
     }
 
     #[test]
+    fn null_switches_off() {
+        let faults = Faults { refuse_tenant: "acme".to_owned(), fail_rate: 0.5, forget: true, ..Faults::default() };
+        let patched = faults.patched(br#"{"refuse_tenant":null,"fail_rate":null,"delay":null}"#).unwrap();
+        assert_eq!(patched, Faults { forget: true, ..Faults::default() });
+        check_refused(r#"{"refuse_tenants":null}"#, "unknown field");
+    }
+
+    #[test]
     fn what_it_shows_it_also_takes() {
         let faults = Faults { retry_after: Duration::from_millis(1500), forget: true, seed: 9, ..Faults::default() };
         let shown = serde_json::to_vec(&faults).unwrap();
@@ -209,7 +224,8 @@ mod tests {
         check_refused(r#"{"fail_status":200}"#, "between 300 and 599");
         check_refused(r#"{"delai":"2s"}"#, "unknown field");
         check_refused(r#"{"delay":"soon"}"#, "soon");
-        check_refused("[", "EOF");
+        check_refused("[", "expected a map");
+        check_refused("{", "EOF");
     }
 
     #[test]
