@@ -88,6 +88,9 @@ pub fn run(args: &DeadLettersArgs) -> ExitCode {
 
 fn list(store: &dyn Store, limit: usize, format: Format) -> Result<(), String> {
     let letters = store.dead_letters(limit).map_err(|error| error.to_string())?;
+    if letters.is_empty() {
+        eprintln!("no dead letters");
+    }
     let documents: Vec<BatchDocument<'_>> = letters.iter().map(BatchDocument::dead).collect();
     format.print(&documents, || {
         letters.iter().map(|letter| line(&letter.batch, letter.attempts, &letter.reason) + "\n").collect()
@@ -117,6 +120,7 @@ fn replay(store: &dyn Store, id: &str, not_received: bool, format: Format) -> Re
         return Err(missing());
     }
     format.print(&Replayed { replayed: id }, || format!("{id} is back in the outbox\n"));
+    eprintln!("the server on this store sends it when it is due; refused again, it is back in `dead-letters list`");
     Ok(())
 }
 

@@ -141,9 +141,9 @@ fn a_taken_port_ends_the_start() {
 #[test]
 fn commands_name_the_store_beside_their_output() {
     let ingestor = Ingestor::start(&[]);
-    for command in [&["ledger", "--json"][..], &["dead-letters", "list"]] {
+    for (command, more) in [(&["ledger", "--json"][..], ""), (&["dead-letters", "list"], "no dead letters\n")] {
         let output = ingestor.run(command);
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "embedded store in ./data\n");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("embedded store in ./data\n{more}"));
     }
     let url = format!("redis://user:{SECRET}@127.0.0.1:1");
     let nobody_there = run(&["ledger"], &[("REDIS_URL", &url), ("REDIS_KEY_PREFIX", "other")]);
