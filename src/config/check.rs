@@ -98,3 +98,33 @@ impl Check {
         }
     }
 }
+
+/// Why batches can't be sent to a URL, if they can't.
+pub(super) fn not_a_receiver(url: &str) -> Option<&'static str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match rest {
+        None => Some("must be a URL that starts with http:// or https://"),
+        Some(rest) if rest.is_empty() || rest.starts_with(['/', ':', '?', '#']) => Some("has no host"),
+        Some(_) => url.parse::<ureq::http::Uri>().is_err().then_some("is no URL"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receivers_url_has_a_scheme_and_a_host() {
+        let why = |url: &str| not_a_receiver(url).unwrap_or_default();
+        for url in ["http://", "https:///process", "http://:8090/process"] {
+            assert_eq!(why(url), "has no host", "{url}");
+        }
+        for url in ["localhost:8090", "ftp://receiver", "HTTP//receiver", ""] {
+            assert!(why(url).contains("starts with http"), "{url}");
+        }
+        assert_eq!(why("http://a b/"), "is no URL");
+        for url in ["http://receiver", "https://user:password@[::1]:1/process?a=b"] {
+            assert_eq!(why(url), "", "{url}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::check::{Check, given};
+use super::check::{Check, given, not_a_receiver};
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -144,7 +144,9 @@ impl RawSettings {
             ("WAIT_REPLICAS", &self.wait_replicas),
         ] {
             if given(setting).is_some() {
-                check.mistakes.push(format!("{variable} is set, but neither REDIS_HOST nor REDIS_URL is"));
+                check
+                    .mistakes
+                    .push(format!("{variable} is set, but none of REDIS_HOST, REDIS_URL and REDIS_URL_FILE is"));
             }
         }
     }
@@ -205,10 +207,8 @@ impl RawSettings {
         }
         let signing_keys = check.signing_keys(&self.sender_signing_secret, &self.sender_signing_secret_file);
         let url = given(&self.api_url_sender)?;
-        let scheme_ok = url.starts_with("http://") || url.starts_with("https://");
-        if !scheme_ok || url.parse::<ureq::http::Uri>().is_err() {
-            let shown = public_url(url);
-            check.mistake("API_URL_SENDER", &shown, "must be a URL that starts with http:// or https://".to_owned());
+        if let Some(why) = not_a_receiver(url) {
+            check.mistake("API_URL_SENDER", &public_url(url), why.to_owned());
         }
         Some(ReceiverSettings { url: url.to_owned(), authorization, signing_keys, concurrency, timeout, dedup_window })
     }
@@ -371,7 +371,7 @@ mod tests {
         };
         let mistakes = raw.validate().unwrap_err().0;
         assert_eq!(mistakes.len(), 4, "{mistakes:?}");
-        assert_eq!(mistakes[0], "REDIS_PORT is set, but neither REDIS_HOST nor REDIS_URL is");
+        assert_eq!(mistakes[0], "REDIS_PORT is set, but none of REDIS_HOST, REDIS_URL and REDIS_URL_FILE is");
         let missing = RawSettings { redis_url_file: some("/no/such/file"), ..raw.clone() };
         assert_eq!(missing.validate().unwrap_err().0.len(), 1);
         assert!(RawSettings { redis_host: some("localhost"), ..raw }.validate().is_ok());

@@ -169,6 +169,52 @@ fn the_example_names_every_variable_and_no_other() {
     assert_eq!(exemplified, offered);
 }
 
+fn numbers(text: &str) -> Vec<&str> {
+    text.split(|char: char| !char.is_ascii_digit()).filter(|digits| !digits.is_empty()).collect()
+}
+
+/// A variable's value in `example.env`, and the comment above it.
+fn exemplified<'e>(example: &'e str, name: &str) -> (&'e str, String) {
+    let lines: Vec<&str> = example.lines().collect();
+    let place = |line: &&str| line.strip_prefix('#').is_some_and(|line| line.split('=').next() == Some(name));
+    let at = lines.iter().position(place).unwrap_or_else(|| panic!("no example of {name}"));
+    let above = lines[..at].iter().rev().map_while(|line| line.strip_prefix("# "));
+    let mut comment: Vec<&str> = above.collect();
+    comment.reverse();
+    (lines[at].split_once('=').map_or("", |(_, value)| value), comment.join(" "))
+}
+
+#[test]
+fn the_defaults_are_the_same_everywhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = |name: &str| std::fs::read_to_string(root.join(name)).expect("it lies at the root of the repository");
+    let (readme, example) = (file("README.md"), file("example.env"));
+    let help = text(&run(&["serve", "--help"], &[])).split_whitespace().collect::<Vec<_>>().join(" ");
+    // What stands before a variable's name describes it.
+    let (mut description, mut compared) = ("", 0);
+    for part in help.split("[env: ") {
+        let (name, next) = part.split_once(']').unwrap_or_default();
+        let described = std::mem::replace(&mut description, next);
+        let Some((_, default)) = described.rsplit_once("[default: ") else { continue };
+        let default = default.split(']').next().unwrap_or_default();
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}`")));
+        let cell = row.and_then(|row| row.split('|').nth(2)).expect("every setting has a row").trim().trim_matches('`');
+        let (value, comment) = exemplified(&example, name);
+        compared += 1;
+        if !default.contains(' ') {
+            assert_eq!((default, default), (cell, value), "{name} in the README and in example.env");
+            continue;
+        }
+        // One that depends on something is told in words, each place its own.
+        assert_eq!(numbers(default), numbers(cell), "{name} in the README");
+        let told = comment.split_once("Without a value:").map_or(value, |(_, told)| told);
+        if !comment.contains("no default") {
+            assert_eq!(numbers(default), numbers(told), "{name} in example.env");
+        }
+    }
+    assert!(compared > 20, "{help}");
+}
+
 #[test]
 fn the_help_of_every_command_is_shown() {
     for command in ["serve", "ingest", "send", "receive", "conformance", "produce", "demo", "ledger", "dead-letters", "keys"] {
