@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::generation::Window;
-use crate::intake::body::{FieldError, ItemError, Parsed};
+use crate::intake::body::{FieldError, Ids, ItemError, Parsed};
 use crate::intake::exchange::Exchange;
 use crate::intake::rate::{Advice, advised};
 use crate::intake::respond::{Counts, Fates, Reply};
@@ -28,14 +28,16 @@ pub struct PendingAnswer {
     pub lenient: bool,
     /// When those may come again that were too many for their tenants.
     pub advice: Option<Advice>,
+    /// See [`Parsed::ids`].
+    pub ids: Ids,
     /// Length of a window.
     pub interval: Duration,
 }
 
 impl Acknowledge for PendingAnswer {
     fn acknowledge(self, receipt: Receipt) {
-        let PendingAnswer { exchange, indices, errors, list, lenient, advice, interval } = self;
-        let reply = Answer { receipt, indices, errors, list, lenient, advice, interval }.reply();
+        let PendingAnswer { exchange, indices, errors, list, lenient, advice, ids, interval } = self;
+        let reply = Answer { receipt, indices, errors, list, lenient, advice, ids, interval }.reply();
         // A worker must not wait for a client that reads a long answer slowly.
         if reply.is_short() {
             exchange.reply(reply);
@@ -53,6 +55,7 @@ struct Answer {
     list: bool,
     lenient: bool,
     advice: Option<Advice>,
+    ids: Ids,
     interval: Duration,
 }
 
@@ -97,16 +100,17 @@ impl Answer {
 
     /// The request's own mistakes and the store's refusals, in the order of the request.
     fn refused_by_store(&self) -> Vec<ItemError> {
-        let refusal = |outcome| match outcome {
-            Outcome::Conflict => Some(("pulse_id", "was used before with other content")),
+        let refusal = |outcome, index| match outcome {
+            Outcome::Conflict => Some((self.ids.source(index), "was used before with other content")),
             Outcome::TenantFull => Some(("tenant_id", "has as many aggregates in this window as it may")),
             _ => None,
         };
         let mut errors = self.errors.clone();
         for (position, &outcome) in self.receipt.outcomes.iter().enumerate() {
-            if let Some((field, detail)) = refusal(outcome) {
+            let index = self.index_of(position);
+            if let Some((field, detail)) = refusal(outcome, index) {
                 let error = FieldError { field, detail: detail.to_owned() };
-                errors.push(ItemError { index: self.index_of(position), error });
+                errors.push(ItemError { index, error });
             }
         }
         errors.sort_by_key(|item| item.index);

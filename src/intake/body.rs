@@ -43,6 +43,28 @@ pub struct Parsed {
     pub total: usize,
     /// Whether it was a list rather than one object.
     pub list: bool,
+    /// Where the ids are from.
+    pub ids: Ids,
+}
+
+/// Where the ids of a request's pulses are from.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// From the pulses, as far as they have one.
+    #[default]
+    Own,
+    /// From the request's `Idempotency-Key`, but for the pulses with these indices in the request, in rising order.
+    Key(Vec<u32>),
+}
+
+impl Ids {
+    /// What gave the pulse with this index its id.
+    pub fn source(&self, index: usize) -> &'static str {
+        match self {
+            Ids::Key(own) if own.binary_search(&(index as u32)).is_err() => "Idempotency-Key",
+            _ => "pulse_id",
+        }
+    }
 }
 
 /// What is wrong with one pulse of a request.
@@ -94,7 +116,7 @@ fn parse_events(
 }
 
 fn parse_json(text: &str, idempotency_key: Option<&str>) -> Result<Parsed, MalformedBody> {
-    let mut parsed = Parsed::default();
+    let mut parsed = Parsed { ids: ids_of(idempotency_key), ..Parsed::default() };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = if text.trim_ascii_start().starts_with('[') {
         parsed.list = true;
@@ -109,7 +131,7 @@ fn parse_json(text: &str, idempotency_key: Option<&str>) -> Result<Parsed, Malfo
 }
 
 fn parse_lines(text: &str, idempotency_key: Option<&str>) -> Parsed {
-    let mut parsed = Parsed { list: true, ..Parsed::default() };
+    let mut parsed = Parsed { list: true, ids: ids_of(idempotency_key), ..Parsed::default() };
     for line in text.lines().filter(|line| !line.trim_ascii().is_empty()) {
         let mut deserializer = serde_json::Deserializer::from_str(line);
         let seed = PulseSeed { fallback_id: indexed_id(idempotency_key, parsed.total) };
@@ -119,6 +141,10 @@ fn parse_lines(text: &str, idempotency_key: Option<&str>) -> Parsed {
         }));
     }
     parsed
+}
+
+fn ids_of(idempotency_key: Option<&str>) -> Ids {
+    idempotency_key.map_or(Ids::Own, |_| Ids::Key(Vec::new()))
 }
 
 /// No pulse id can be equal to one of these: a control character is not allowed in it.
@@ -131,7 +157,10 @@ impl Parsed {
         let index = self.total;
         self.total += 1;
         match checked {
-            Ok(pulse) => {
+            Ok((pulse, is_own)) => {
+                if let (Ids::Key(own), true) = (&mut self.ids, is_own) {
+                    own.push(index as u32);
+                }
                 if self.indices.is_empty() && self.pulses.len() != index {
                     self.indices.extend(0..self.pulses.len() as u32);
                 }
@@ -350,6 +379,12 @@ mod tests {
         assert_ne!(first[0], first[1]);
         assert_ne!(first[0], other[0]);
         assert_eq!(first[2], other[2]);
+        let sources = |key| {
+            let parsed = parse(body.as_bytes(), BodyFormat::Json, key).unwrap();
+            [0, 1, 2].map(|index| parsed.ids.source(index))
+        };
+        assert_eq!(sources(Some("k1")), ["Idempotency-Key", "Idempotency-Key", "pulse_id"]);
+        assert_eq!(sources(None), ["pulse_id"; 3]);
     }
 
     proptest! {

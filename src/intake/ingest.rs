@@ -31,10 +31,10 @@ pub fn accept(intake: &Arc<Intake>, mut exchange: Exchange) -> Result<(), (Excha
         let reply = Reply::counted(counts, &parsed.errors);
         return Err((exchange, advised(advice, reply)));
     }
-    let Parsed { pulses, indices, errors, list, .. } = parsed;
+    let Parsed { pulses, indices, errors, list, ids, .. } = parsed;
     let deadline = exchange.started() + intake.settings.request_timeout;
     let interval = intake.interval;
-    let acknowledgement = PendingAnswer { exchange, indices, errors, list, lenient, advice, interval };
+    let acknowledgement = PendingAnswer { exchange, indices, errors, list, lenient, advice, ids, interval };
     let (item, why, reply) = match intake.queue.offer(QueueItem { pulses, deadline, acknowledgement }) {
         Ok(()) => return Ok(()),
         Err(Refused::Full(item)) => {

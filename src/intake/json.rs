@@ -19,8 +19,8 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// A pulse, or everything that is wrong with it.
-pub type Checked = Result<Pulse, Vec<FieldError>>;
+/// A pulse and whether it has an id of its own, or everything that is wrong with it.
+pub type Checked = Result<(Pulse, bool), Vec<FieldError>>;
 
 /// Reads any JSON value as a pulse. Only broken JSON is an error of the deserializer; whatever else is wrong is in
 /// [`Checked`].
@@ -280,8 +280,9 @@ impl Members<'_> {
         match (tenant_id, product_sku, used_amount, use_unit) {
             (Some(tenant_id), Some(product_sku), Some(used_amount), Some(use_unit)) if errors.is_empty() => {
                 let key = AggregateKey::new(&tenant_id, &product_sku, use_unit);
+                let is_own = own_id.is_some();
                 let id = own_id.or(fallback_id).map(|id| PulseId::new(&id, &key, used_amount));
-                Ok(Pulse { key, used_amount, id })
+                Ok((Pulse { key, used_amount, id }, is_own))
             }
             _ => Err(errors),
         }

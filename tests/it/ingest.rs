@@ -194,6 +194,25 @@ fn a_list_under_one_idempotency_key_counts_once() {
 }
 
 #[test]
+fn a_contradiction_is_blamed_on_what_gave_the_id() {
+    let ingestor = Ingestor::start(&[]);
+    let body = |amount| list(&[pulse("a", "1"), pulse("a", amount), pulse_with_id("a", amount, "own")]);
+    let key = [("Idempotency-Key", "k-1")];
+    assert_eq!(ingestor.post_with(&key, &body("1")).status, 200);
+    let problem = ingestor.post_with(&key, &body("2")).problem(422);
+    let blamed = |index: usize| (problem["errors"][index]["index"].clone(), problem["errors"][index]["field"].clone());
+    assert_eq!(blamed(0), (json!(1), json!("Idempotency-Key")), "{problem}");
+    assert_eq!(blamed(1), (json!(2), json!("pulse_id")), "{problem}");
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(2), "{problem}");
+}
+
+#[test]
+fn one_bad_pulse_is_refused_even_if_the_request_is_lenient() {
+    let ingestor = Ingestor::start(&[]);
+    ingestor.post_with(&[("Prefer", "handling=lenient")], &pulse("a", "0")).problem(422);
+}
+
+#[test]
 fn amounts_keep_all_their_digits() {
     let ingestor = Ingestor::start(&[]);
     for amount in ["123456789012345678.123456789", "0.000000001", "1e-9", "\"9007199254740993\""] {
