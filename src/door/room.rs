@@ -24,7 +24,10 @@ pub(super) fn max_connections(policy: &DoorPolicy) -> usize {
     if allowed < policy.max_connections {
         let what =
             if by_descriptors <= by_threads { "open files (ulimit -n)" } else { "threads (pids.max, ulimit -u)" };
-        log::info!("at most {allowed} connections: the limit of {what} allows no more");
+        let wanted = policy.max_connections;
+        log::info!(
+            "connections at once: {allowed} of the {wanted} configured, as many as the limit of {what} has room for"
+        );
     }
     allowed
 }

@@ -92,6 +92,8 @@ struct Config {
     appendfsync: String,
     maxmemory: String,
     maxmemory_policy: String,
+    /// When snapshots are taken; empty for never.
+    save: String,
 }
 
 impl Config {
@@ -113,7 +115,8 @@ impl Config {
         let Some(appendfsync) = get("appendfsync")? else { return Ok(None) };
         let Some(maxmemory) = get("maxmemory")? else { return Ok(None) };
         let Some(maxmemory_policy) = get("maxmemory-policy")? else { return Ok(None) };
-        Ok(Some(Config { appendonly, appendfsync, maxmemory, maxmemory_policy }))
+        let Some(save) = get("save")? else { return Ok(None) };
+        Ok(Some(Config { appendonly, appendfsync, maxmemory, maxmemory_policy, save }))
     }
 
     /// Even without `maxmemory`, which can be set at any time.
@@ -130,12 +133,19 @@ impl Config {
 
     fn log(&self, warnings: &mut Vec<String>) -> &'static str {
         if self.appendonly != "yes" {
-            warnings.push(
-                "appendonly is off: a crash of Redis loses what came since its last snapshot. Run `redis-cli CONFIG SET \
-                 appendonly yes` and put it into redis.conf"
-                    .to_owned(),
-            );
-            return "kept in memory, no append-only file";
+            let (lost, kept) = if self.save.is_empty() {
+                (
+                    "appendonly is off and no snapshots are taken: a crash or restart of Redis loses everything",
+                    "kept in memory only",
+                )
+            } else {
+                (
+                    "appendonly is off: a crash of Redis loses what came since its last snapshot",
+                    "kept in memory, no append-only file",
+                )
+            };
+            warnings.push(format!("{lost}. Run `redis-cli CONFIG SET appendonly yes` and put it into redis.conf"));
+            return kept;
         }
         match self.appendfsync.as_str() {
             "always" => "an acknowledged group is on disk (appendfsync always)",

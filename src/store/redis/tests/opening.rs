@@ -25,7 +25,8 @@ fn durability_says_what_the_settings_make_of_it() {
     };
     check(&[("appendonly", "yes"), ("appendfsync", "always")], "on disk", 0);
     check(&[("appendonly", "yes"), ("appendfsync", "everysec")], "not always", 1);
-    check(&[("appendonly", "no")], "no append-only file", 1);
+    check(&[("appendonly", "no"), ("save", "3600 1")], "no append-only file", 1);
+    check(&[("appendonly", "no")], "kept in memory only", 1);
 }
 
 /// As managed services have it.
