@@ -183,7 +183,7 @@ fn holders(store: &dyn Store) -> Result<BTreeMap<String, usize>, StoreError> {
 
 fn ledger(intake: &Intake) -> Reply {
     match intake.store.ledger() {
-        Ok(ledger) => Reply::document(200, "application/json", ledger.to_json()),
+        Ok(ledger) => Reply::document(200, "application/json", ledger.to_json() + "\n"),
         Err(error) => {
             log::warn!("the ledger can't be read: {error}");
             Reply::unavailable("store-unavailable", public_text(&error))
