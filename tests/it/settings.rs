@@ -217,7 +217,9 @@ fn the_defaults_are_the_same_everywhere() {
 
 #[test]
 fn the_help_of_every_command_is_shown() {
-    for command in ["serve", "ingest", "send", "receive", "conformance", "produce", "demo", "ledger", "dead-letters", "keys"] {
+    for command in
+        ["serve", "ingest", "send", "receive", "conformance", "produce", "demo", "ledger", "dead-letters", "keys"]
+    {
         let output = run(&[command, "--help"], &[]);
         assert!(output.status.success() && text(&output).contains("Usage: ingestor"), "{}", text(&output));
     }
