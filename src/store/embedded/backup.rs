@@ -190,7 +190,7 @@ fn move_aside(place: &Path) -> std::io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     // Has SQLite empty its log into the database, if it can read it.
-    drop(connection::open_copy(place));
+    drop(connection::empty_log(place));
     let aside = place.with_file_name(format!("replaced-{}.sqlite3", Timestamp::now().0));
     if fs::hard_link(place, &aside).is_err() {
         fs::copy(place, &aside)?;

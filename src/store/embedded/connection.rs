@@ -130,6 +130,11 @@ pub fn open_copy(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Has SQLite copy the log into the database, whatever version made it.
+pub fn empty_log(file: &Path) -> Result<(), StoreError> {
+    settle_recovered(&connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
+}
+
 /// Opens a database that must be there, for reading beside the process that serves it.
 pub fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
     existing(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
