@@ -26,8 +26,8 @@ struct Notifications {
 impl Notifications {
     fn listen(directory: &Path) -> Self {
         let path = directory.join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let socket = UnixDatagram::bind(&path).expect("the directory is this test's own");
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("it is not zero");
         Notifications { socket, path, heard: String::new() }
     }
 
@@ -82,14 +82,14 @@ impl Service {
         command.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve 3<&0 </dev/null", PROGRAM]);
         command.current_dir(directory).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("INTERVAL_TO_SEND", "24h").envs(settings.iter().copied());
-        command.stdin(OwnedFd::from(listener.try_clone().unwrap())).stdout(Stdio::null());
-        Service { child: command.spawn().unwrap() }
+        command.stdin(OwnedFd::from(listener.try_clone().expect("a descriptor is left"))).stdout(Stdio::null());
+        Service { child: command.spawn().expect("the program can be started") }
     }
 
     /// Asks it to end, and waits until it has; returns whether it ended well.
     fn stop(&mut self) -> bool {
         signal(self.child.id(), "TERM");
-        self.child.wait().unwrap().success()
+        self.child.wait().expect("it was started here").success()
     }
 }
 
@@ -163,9 +163,10 @@ fn a_restart_on_a_passed_socket_refuses_nobody() {
 fn units(directory: &Path) -> [PathBuf; 2] {
     ["ingestor.service", "ingestor.socket"].map(|name| {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd").join(name);
-        let text = std::fs::read_to_string(shipped).unwrap();
+        let text = std::fs::read_to_string(shipped).expect("the project has it");
         let unit = directory.join(name);
-        std::fs::write(&unit, text.replace("/usr/local/bin/ingestor", PROGRAM)).unwrap();
+        std::fs::write(&unit, text.replace("/usr/local/bin/ingestor", PROGRAM))
+            .expect("the directory is this test's own");
         unit
     })
 }
