@@ -5,11 +5,13 @@ use std::time::Instant;
 use crate::haproxy::Haproxy;
 use crate::steady_load::SteadyLoad;
 use crate::support::TestStore;
+use crate::support::http::request;
 use crate::support::ingestor::Ingestor;
 use crate::support::receiver::Receiver;
 
-/// Requests a second: what an optimised build takes on two cores beside everything else.
+/// Requests a second, as far as the build and the machine allow.
 const RATE: u32 = 5000;
+const STORED: &str = "ingestor_pulses_total{outcome=\"stored\"}";
 const LEASE: &str = "ingestor_lease_held";
 
 #[test]
@@ -27,7 +29,7 @@ fn a_rolling_restart_of_everything_fails_no_request() {
     for ingestor in &mut ingestors {
         restart(ingestor);
         // The next one leaves only once this one is back.
-        ingestor.wait_for_metric("ingestor_pulses_total{outcome=\"stored\"}", |stored| stored > 100.0);
+        ingestor.wait_for_metric(STORED, |stored| stored > 100.0);
     }
     for number in 0..senders.len() {
         restart(&mut senders[number]);
@@ -38,9 +40,14 @@ fn a_rolling_restart_of_everything_fails_no_request() {
         }
         load.wait_for_acknowledged(u64::from(RATE));
     }
+    assert_eq!(load.ask(&request("GET", "/metrics", &[], b"")), 404, "that is for operators");
     let sent = load.finish();
     println!("{} requests, {:.0} a second", sent.acknowledged, sent.rate);
     assert!(sent.failures.is_empty(), "{:#?}\n{}", sent.failures, proxy.output());
+    for ingestor in &ingestors {
+        let [accepted, stored] = ["ingestor_connections_accepted_total", STORED].map(|sample| ingestor.metric(sample));
+        assert!(stored > 5.0 * accepted, "{accepted} connections for {stored} pulses: they are not used again");
+    }
     senders[0].wait_until_at_rest();
     assert_eq!(receiver.kb(), sent.acknowledged.to_string());
 }

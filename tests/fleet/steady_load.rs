@@ -75,6 +75,11 @@ impl SteadyLoad {
         });
     }
 
+    /// Sends one more request beside the load; returns the status of its answer.
+    pub fn ask(&self, bytes: &[u8]) -> u16 {
+        self.shared.exchange(&mut None, CLIENTS, bytes).expect("it is answered").0
+    }
+
     /// Lets each client finish what it has begun.
     pub fn finish(self) -> Summary {
         self.shared.stopping.store(true, Ordering::Relaxed);
