@@ -3,8 +3,9 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 
-# glibc is linked in, so that the final image needs no C library. The C compiler for the bundled SQLite is in this image.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+# glibc is linked in, so that the final image needs no C library; the second flag has random bytes come from the kernel
+# instead of a file (scripts/build-static does the same). The C compiler for the bundled SQLite is in this image.
+ENV RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"'
 
 # The dependencies alone first, with an empty program: their layer is reused until Cargo.toml or Cargo.lock changes.
 # --target, although it names the machine's own: without it RUSTFLAGS would also apply to procedural macros, which are
