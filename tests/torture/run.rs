@@ -74,7 +74,7 @@ fn attempt(
     let mut broken = |rule, text: String| violations.push(Violation { rule, text });
     world.wait_until_ready(START_LIMIT)?;
     let mut ledger = wait_for_rest(&mut world);
-    figures.dead_letters += world.operator().dead_letters()?.len() as u64;
+    figures.dead_letters += world.operator().count()?;
     if plan.replay_dead_letters {
         // Twice: one that was refused after an attempt of which nobody knows the end, long ago, is parked at first.
         for _ in 0..2 {
