@@ -3,6 +3,7 @@
 pub mod server;
 pub mod listener;
 pub mod routes;
+pub mod description;
 pub mod exchange;
 pub mod pool;
 pub mod page;

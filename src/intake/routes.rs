@@ -9,6 +9,7 @@ use tiny_http::Method;
 use crate::door::DoorStats;
 use crate::intake::auth;
 use crate::intake::context::Intake;
+use crate::intake::description;
 use crate::intake::exchange::{Exchange, Job};
 use crate::intake::ingest;
 use crate::intake::page;
@@ -47,11 +48,11 @@ impl Face {
         matches!(self, Face::Whole | Face::Pulses)
     }
 
-    fn has(self, path: &str) -> bool {
+    pub(super) fn has(self, path: &str) -> bool {
         match path {
             "/healthz" | "/readyz" => true,
             "/ingest" | "/v1/ingest" => self.takes_pulses(),
-            "/" | "/metrics" | "/ledger" | "/status.json" => self != Face::Pulses,
+            "/" | "/metrics" | "/ledger" | "/status.json" | "/openapi.json" | "/docs" => self != Face::Pulses,
             _ => false,
         }
     }
@@ -96,6 +97,9 @@ impl Routes {
             "/readyz" => readiness(intake),
             "/metrics" => self.for_operators(&exchange, || self.metrics()),
             "/ledger" => self.for_operators(&exchange, || ledger(intake)),
+            // What they say is on the project's page too: nobody needs a key for it.
+            "/openapi.json" => description::openapi(),
+            "/docs" => description::docs(),
             "/status.json" => self.for_operators(&exchange, || self.status()),
             // It holds nothing that is a secret: what it shows it has to ask for.
             _ if page::is_wanted(&exchange) => page::reply(),
@@ -146,7 +150,8 @@ impl Routes {
              GET  /readyz   pulses can be acknowledged now\n\
              GET  /metrics  for Prometheus\n\
              GET  /ledger   what came in and where it is, by unit\n\
-             GET  /status.json  how it is doing; a browser shows it at /\n"
+             GET  /status.json  how it is doing; a browser shows it at /\n\
+             GET  /docs     all of it in detail; /openapi.json for programs\n"
         )
     }
 }
@@ -230,6 +235,8 @@ mod tests {
             ("/metrics", [true, false, true]),
             ("/ledger", [true, false, true]),
             ("/status.json", [true, false, true]),
+            ("/openapi.json", [true, false, true]),
+            ("/docs", [true, false, true]),
             ("/nothing", [false, false, false]),
         ] {
             assert_eq!(faces.map(|face| face.has(path)), expected, "{path}");

@@ -10,6 +10,8 @@ mod keys;
 mod ingest;
 // Clients of others, and the examples.
 mod clients;
+// What it says of itself, held against what it does.
+mod description;
 // HTTP: framing, methods, paths, connections.
 mod protocol;
 // HTTP/1.1 by the letter of RFC 9112 and RFC 9110.
