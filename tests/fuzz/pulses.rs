@@ -78,6 +78,14 @@ fn agrees(parsed: &Parsed, written: &[Written]) -> TestCaseResult {
     Ok(())
 }
 
+/// The pulses of a body as CloudEvents.
+fn events(pulses: &[&str]) -> String {
+    let event = |(number, pulse): (usize, &&str)| {
+        format!(r#"{{"data":{pulse},"specversion":"1.0","id":"{number}","source":"s","type":"t","time":null}}"#)
+    };
+    pulses.iter().enumerate().map(event).collect::<Vec<_>>().join(",")
+}
+
 /// Whatever the bytes are: nothing is lost, and nothing is a pulse that may not be one.
 fn holds(bytes: &[u8], format: BodyFormat) -> TestCaseResult {
     let Ok(parsed) = parse(bytes, format, None) else { return Ok(()) };
@@ -93,7 +101,10 @@ fn holds(bytes: &[u8], format: BodyFormat) -> TestCaseResult {
             prop_assert!((1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control), "{:?}", id);
         }
     }
-    if format == BodyFormat::Json {
+    if format == BodyFormat::CloudEvent || format == BodyFormat::CloudEvents {
+        prop_assert!(parsed.pulses.iter().all(|pulse| pulse.id.is_some()));
+    }
+    if format != BodyFormat::Ndjson {
         prop_assert!(serde_json::from_slice::<IgnoredAny>(bytes).is_ok());
     }
     Ok(())
@@ -115,6 +126,10 @@ fn valid_bodies_are_read_as_written() {
             prop_assert!(lines.pulses.iter().all(|pulse| pulse.id.is_some()));
             prop_assert_eq!(lines.pulses.len(), written.len());
         }
+        let batch = parse(format!("{space}[{}]", events(&texts)).as_bytes(), BodyFormat::CloudEvents, None);
+        let batch = batch.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let with_ids: Vec<Written> = written.iter().map(|pulse| Written { has_id: true, ..pulse.clone() }).collect();
+        agrees(&batch, &with_ids)?;
         Ok(())
     });
 }
@@ -156,13 +171,15 @@ fn mutations_of_bodies_lose_nothing() {
         0usize..12,
         prop_oneof![token.prop_map(|token| token.as_bytes().to_vec()), any::<u8>().prop_map(|byte| vec![byte])],
     );
-    let strategy = (prop::collection::vec(written(), 1..5), prop::collection::vec(edit, 1..5), 0u8..3);
+    let strategy = (prop::collection::vec(written(), 1..5), prop::collection::vec(edit, 1..5), 0u8..5);
     fuzz("tests/fuzz/seeds/mutations.txt", &strategy, |(written, edits, shape)| {
         let texts: Vec<&str> = written.iter().map(|pulse| pulse.text.as_str()).collect();
         let mut bytes = match shape {
             0 => texts[0].to_owned(),
             1 => format!("[{}]", texts.join(",")),
-            _ => texts.join("\n"),
+            2 => texts.join("\n"),
+            3 => events(&texts[..1]),
+            _ => format!("[{}]", events(&texts)),
         }
         .into_bytes();
         for (at, removed, inserted) in edits {
@@ -171,6 +188,8 @@ fn mutations_of_bodies_lose_nothing() {
             bytes.splice(at..end, inserted);
         }
         holds(&bytes, BodyFormat::Json)?;
-        holds(&bytes, BodyFormat::Ndjson)
+        holds(&bytes, BodyFormat::Ndjson)?;
+        holds(&bytes, BodyFormat::CloudEvent)?;
+        holds(&bytes, BodyFormat::CloudEvents)
     });
 }
