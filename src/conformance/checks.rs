@@ -14,7 +14,7 @@ const TRIALS: [Trial; 13] = [
     ("takes-a-batch", "answer 2xx to a batch that it has counted", takes_a_batch),
     ("same-id-again", "answer 2xx to a batch that it knows, and add nothing", same_id_again),
     ("same-id-at-once", "count a batch once when it comes twice at the same time", same_id_at_once),
-    ("answer-not-read", "count a batch once when its sender leaves before the answer and comes again", answer_not_read),
+    ("answer-not-read", "count a batch once when its answer was lost and its sender comes again", answer_not_read),
     ("other-id-same-body", "count equal bodies under two ids twice: they are two windows' usage", other_id_same_body),
     ("unknown-fields", "ignore members and headers that it does not know", unknown_fields),
     ("large-numbers", "keep all digits of an amount, up to 27 before the point and 9 after it", large_numbers),

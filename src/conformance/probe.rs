@@ -258,7 +258,8 @@ impl<'s> Probe<'s> {
         answers
     }
 
-    /// Sends all of a request and leaves without reading the answer; `false` if that can't be done here.
+    /// Sends all of a request, and leaves once there is an answer, without reading it, or when none comes; `false` if
+    /// that can't be done here.
     pub(super) fn send_and_leave(&self, letter: &Letter) -> bool {
         let Ok(url) = self.subject.url.parse::<Uri>() else { return false };
         let (Some("http"), Some(host)) = (url.scheme_str(), url.host()) else { return false };
@@ -274,7 +275,11 @@ impl<'s> Probe<'s> {
         let send = || {
             let mut stream = TcpStream::connect_timeout(&address, self.subject.timeout)?;
             stream.set_write_timeout(Some(self.subject.timeout))?;
-            stream.write_all(format!("{head}\r\n{}", letter.body).as_bytes())
+            stream.write_all(format!("{head}\r\n{}", letter.body).as_bytes())?;
+            stream.set_read_timeout(Some(self.subject.timeout))?;
+            // Whether or not anything came.
+            let _ = stream.peek(&mut [0]);
+            Ok::<(), std::io::Error>(())
         };
         send().is_ok()
     }

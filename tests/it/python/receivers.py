@@ -57,7 +57,7 @@ def process(name, book, headers, body):
     key = body if name == "by-content" else batch_id
     if name == "racy":
         known = key in book.ids
-        time.sleep(0.05)
+        time.sleep(0.3)
     with book.lock:
         if name != "racy":
             known = key in book.ids
