@@ -172,7 +172,7 @@ impl Metrics {
         for result in ["confirmed", "retry", "dead_letter", "paused"] {
             inner.delivery_attempts_total.with_label_values(&[result]);
         }
-        for kind in ["unavailable", "unknown", "fenced", "corrupt", "misconfigured"] {
+        for kind in ["unavailable", "unknown", "fenced", "corrupt", "gone", "misconfigured"] {
             inner.store_errors_total.with_label_values(&[kind]);
         }
         Metrics(Arc::new(inner))
