@@ -17,6 +17,8 @@ pub mod commit;
 pub mod store;
 // From the store to the receiver.
 pub mod outbox;
+// From the Go original's keys to the store.
+pub mod import;
 // How all of it is doing.
 pub mod status;
 // The stages wired together.

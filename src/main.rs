@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use ingestor_consumo::commands::{
-    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, healthcheck, keys, ledger, outbox, produce,
-    receive, serve, shell, status,
+    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, healthcheck, import_go, keys, ledger, outbox,
+    produce, receive, serve, shell, status,
 };
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;
@@ -30,6 +30,7 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Backup(Box<backup::BackupArgs>),
     Restore(Box<backup::RestoreArgs>),
+    ImportGo(Box<import_go::ImportGoArgs>),
     Conformance(Box<conformance::ConformanceArgs>),
     Keys(keys::KeysArgs),
     Healthcheck(Box<healthcheck::HealthcheckArgs>),
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Backup(args) => backup::run_backup(&args),
         Command::Restore(args) => backup::run_restore(&args),
+        Command::ImportGo(args) => import_go::run(&args, &stop),
         Command::Conformance(args) => conformance::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),

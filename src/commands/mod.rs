@@ -7,6 +7,7 @@ pub mod cycle;
 pub mod dead_letters;
 pub mod demo;
 pub mod healthcheck;
+pub mod import_go;
 pub mod keys;
 pub mod ledger;
 pub mod outbox;

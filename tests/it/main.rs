@@ -33,6 +33,8 @@ mod delivery;
 mod receivers;
 // What operators ask and do from the command line.
 mod operators;
+// What the Go original left, taken over.
+mod import_go;
 // What they see: the status, and its page in a real browser.
 mod status;
 #[cfg(target_os = "linux")]

@@ -17,6 +17,7 @@ mod writer;
 mod records;
 mod health;
 mod store;
+pub mod original;
 
 #[cfg(test)]
 mod tests;
