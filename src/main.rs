@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use ingestor_consumo::commands::{
-    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, healthcheck, import_go, keys, ledger, outbox,
+    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, gap, healthcheck, import_go, keys, ledger, outbox,
     produce, receive, serve, shell, status,
 };
 use ingestor_consumo::config;
@@ -32,6 +32,7 @@ enum Command {
     Restore(Box<backup::RestoreArgs>),
     ImportGo(Box<import_go::ImportGoArgs>),
     Conformance(Box<conformance::ConformanceArgs>),
+    Gap(Box<gap::GapArgs>),
     Keys(keys::KeysArgs),
     Healthcheck(Box<healthcheck::HealthcheckArgs>),
     Completions(shell::CompletionsArgs),
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => backup::run_restore(&args),
         Command::ImportGo(args) => import_go::run(&args, &stop),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Gap(args) => gap::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions(args) => shell::run_completions(&args, Command::command()),

@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod cycle;
 pub mod dead_letters;
 pub mod demo;
+pub mod gap;
 pub mod healthcheck;
 pub mod import_go;
 pub mod keys;

@@ -86,6 +86,15 @@ pub fn monitor(store: &dyn Store, health: &StoreHealth, shutdown: &Shutdown) {
                 health.down(&error);
             }
         }
+        check_kept(store);
+    }
+    // The workers have ended, and what they were told last may be lost yet.
+    check_kept(store);
+}
+
+fn check_kept(store: &dyn Store) {
+    if let Err(error) = store.check_kept() {
+        log::debug!("whether the store has what was acknowledged is asked again soon: {error}");
     }
 }
 

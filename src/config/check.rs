@@ -69,6 +69,17 @@ impl Check {
         keys.map_err(|why| self.mistakes.push(format!("SENDER_SIGNING_SECRET: {why}"))).ok()
     }
 
+    pub(super) fn yes(&mut self, variable: &str, setting: &Option<String>) -> bool {
+        match given(setting) {
+            None | Some("no") => false,
+            Some("yes") => true,
+            Some(other) => {
+                self.mistake(variable, other, "must be yes or no".to_owned());
+                false
+            }
+        }
+    }
+
     /// A secret given as itself or as a file that holds it. Its value never enters a message.
     pub(super) fn secret(
         &mut self,

@@ -5,6 +5,7 @@
 mod check;
 mod env_file;
 mod raw;
+mod redis;
 mod role;
 mod target;
 mod validate;

@@ -36,6 +36,33 @@ pub struct RawSettings {
     /// Port of the Redis server [default: 6379]
     #[arg(long, env = "REDIS_PORT", hide_env_values = true, value_name = "PORT")]
     pub redis_port: Option<String>,
+    /// User of the Redis server, with REDIS_HOST or Sentinels [default: the default user]
+    #[arg(long, env = "REDIS_USER", hide_env_values = true, value_name = "NAME")]
+    pub redis_user: Option<String>,
+    /// Password of the Redis server, with REDIS_HOST or Sentinels
+    #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    pub redis_password: Option<String>,
+    /// File that holds the password of the Redis server
+    #[arg(long, env = "REDIS_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
+    pub redis_password_file: Option<String>,
+    /// TLS to the Redis server and to Sentinels, with REDIS_HOST or Sentinels [default: no]
+    #[arg(long, env = "REDIS_TLS", hide_env_values = true, value_name = "yes|no")]
+    pub redis_tls: Option<String>,
+    /// Redis Sentinels that say where the master is, separated by commas [default port: 26379]
+    #[arg(long, env = "REDIS_SENTINEL_ADDRS", hide_env_values = true, value_name = "HOST:PORT,...")]
+    pub redis_sentinel_addrs: Option<String>,
+    /// The master's name among Sentinels
+    #[arg(long, env = "REDIS_SENTINEL_MASTER", hide_env_values = true, value_name = "NAME")]
+    pub redis_sentinel_master: Option<String>,
+    /// User of the Sentinels [default: the default user]
+    #[arg(long, env = "REDIS_SENTINEL_USER", hide_env_values = true, value_name = "NAME")]
+    pub redis_sentinel_user: Option<String>,
+    /// Password of the Sentinels
+    #[arg(long, env = "REDIS_SENTINEL_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    pub redis_sentinel_password: Option<String>,
+    /// File that holds the password of the Sentinels
+    #[arg(long, env = "REDIS_SENTINEL_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
+    pub redis_sentinel_password_file: Option<String>,
     /// Prefix of every key in Redis [default: ingestor]
     #[arg(long, env = "REDIS_KEY_PREFIX", hide_env_values = true, value_name = "PREFIX")]
     pub redis_key_prefix: Option<String>,
@@ -45,6 +72,9 @@ pub struct RawSettings {
     /// Replicas that must have a group before it is acknowledged [default: 0]
     #[arg(long, env = "WAIT_REPLICAS", hide_env_values = true, value_name = "N")]
     pub wait_replicas: Option<String>,
+    /// Bytes of acknowledged groups that are kept for ten seconds, to be sent again if Redis loses them [default: 67108864]
+    #[arg(long, env = "REPLAY_MAX_BYTES", hide_env_values = true, value_name = "BYTES")]
+    pub replay_max_bytes: Option<String>,
     /// Directory of the embedded store [default: ./data]
     #[arg(long, env = "DATA_DIR", hide_env_values = true, value_name = "DIR")]
     pub data_dir: Option<String>,

@@ -92,65 +92,6 @@ impl RawSettings {
         }
     }
 
-    fn uses_redis(&self) -> bool {
-        [&self.redis_url, &self.redis_url_file, &self.redis_host].into_iter().any(|setting| given(setting).is_some())
-    }
-
-    fn store(&self, check: &mut Check) -> StoreChoice {
-        let url = check.secret("REDIS_URL", &self.redis_url, "REDIS_URL_FILE", &self.redis_url_file);
-        let port = check.number("REDIS_PORT", &self.redis_port, 6379, 1, 65_535);
-        let url = match (url, given(&self.redis_host)) {
-            (Some(_), Some(_)) => {
-                check.mistakes.push("REDIS_URL and REDIS_HOST: give one of them".to_owned());
-                return StoreChoice::Embedded(PathBuf::new());
-            }
-            (Some(url), None) => url.expose().to_owned(),
-            (None, Some(host)) if host.contains(':') => format!("redis://[{host}]:{port}"),
-            (None, Some(host)) => format!("redis://{host}:{port}"),
-            (None, None) => {
-                self.refuse_redis_settings(check);
-                return StoreChoice::Embedded(given(&self.data_dir).unwrap_or("./data").into());
-            }
-        };
-        let key_prefix = given(&self.redis_key_prefix).unwrap_or("ingestor");
-        if key_prefix.contains(['{', '}']) || key_prefix.chars().any(char::is_whitespace) || key_prefix.len() > 64 {
-            check.mistake(
-                "REDIS_KEY_PREFIX",
-                key_prefix,
-                "must be at most 64 bytes without braces and spaces".to_owned(),
-            );
-        }
-        let shards =
-            given(&self.redis_shards).map(|_| check.number("REDIS_SHARDS", &self.redis_shards, 1, 1, 1024) as u16);
-        StoreChoice::Redis(RedisSettings {
-            url,
-            key_prefix: key_prefix.to_owned(),
-            shards,
-            wait_replicas: check.number("WAIT_REPLICAS", &self.wait_replicas, 0, 0, 16) as u32,
-            wait_timeout: secs(1),
-        })
-    }
-
-    /// Whoever sets one of these means a Redis server; the embedded store would be taken without a word.
-    fn refuse_redis_settings(&self, check: &mut Check) {
-        // A file that can't be read was named already.
-        if self.uses_redis() {
-            return;
-        }
-        for (variable, setting) in [
-            ("REDIS_PORT", &self.redis_port),
-            ("REDIS_KEY_PREFIX", &self.redis_key_prefix),
-            ("REDIS_SHARDS", &self.redis_shards),
-            ("WAIT_REPLICAS", &self.wait_replicas),
-        ] {
-            if given(setting).is_some() {
-                check
-                    .mistakes
-                    .push(format!("{variable} is set, but none of REDIS_HOST, REDIS_URL and REDIS_URL_FILE is"));
-            }
-        }
-    }
-
     fn store_settings(&self, check: &mut Check) -> StoreSettings {
         let shortest = Duration::from_millis(100);
         StoreSettings {
@@ -245,7 +186,7 @@ pub(super) fn listen(host: &Option<String>, port: &Option<String>, check: &mut C
     })
 }
 
-const fn secs(seconds: u64) -> Duration {
+pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -357,32 +298,6 @@ mod tests {
         assert_eq!(with("5").unwrap().intake.tenant_rate_limit.unwrap().get(), 5);
         for wrong in ["0", "-1", "1.5", "1000001"] {
             assert!(with(wrong).unwrap_err().0[0].starts_with("TENANT_RATE_LIMIT"));
-        }
-    }
-
-    #[test]
-    fn settings_of_redis_without_redis_are_mistakes() {
-        let raw = RawSettings {
-            redis_port: some("6380"),
-            redis_key_prefix: some("other"),
-            redis_shards: some("2"),
-            wait_replicas: some("1"),
-            ..RawSettings::default()
-        };
-        let mistakes = raw.validate().unwrap_err().0;
-        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
-        assert_eq!(mistakes[0], "REDIS_PORT is set, but none of REDIS_HOST, REDIS_URL and REDIS_URL_FILE is");
-        let missing = RawSettings { redis_url_file: some("/no/such/file"), ..raw.clone() };
-        assert_eq!(missing.validate().unwrap_err().0.len(), 1);
-        assert!(RawSettings { redis_host: some("localhost"), ..raw }.validate().is_ok());
-    }
-
-    #[test]
-    fn a_redis_host_selects_redis() {
-        let raw = RawSettings { redis_host: some("localhost"), redis_port: some("7000"), ..RawSettings::default() };
-        match raw.validate().unwrap().store {
-            StoreChoice::Redis(redis) => assert_eq!(redis.url, "redis://localhost:7000"),
-            other => panic!("{other:?}"),
         }
     }
 }

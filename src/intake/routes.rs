@@ -216,6 +216,7 @@ fn observe_store(intake: &Intake) -> Result<(), StoreError> {
     metrics.set_outbox(&store.outbox_status()?, now);
     metrics.set_ledger(&store.ledger()?);
     metrics.set_lease_holders(&holders(&**store)?);
+    metrics.set_replays(&store.replays(), store.gaps()?.len());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Every metric the program exports, in one registry that is passed down. No tenant and no SKU is ever a label.
 
 mod labels;
+mod losses;
 mod register;
 
 use std::collections::BTreeMap;
@@ -11,15 +12,12 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::amount::Amount;
 use crate::clock::Timestamp;
 use crate::door::DoorStats;
 use crate::door::head::Refusal;
 use crate::generation::OpenGeneration;
-use crate::ledger::Ledger;
 use crate::metrics::labels::{OUTCOMES, error_kind, outcome_index, three_digits};
 use crate::metrics::register::{counter, counters, differences, gauge, histogram, int_gauge, int_gauges, register};
-use crate::pulse::Unit;
 use crate::store::{OutboxStatus, Outcome, StoreError};
 
 pub use crate::metrics::labels::{AttemptResult, TurnedAway};
@@ -79,6 +77,10 @@ struct Inner {
     connections_shed_total: IntCounter,
     requests_refused_total: IntCounterVec,
     breaker_open: IntGauge,
+    gaps: IntGauge,
+    replay_kept_bytes: IntGauge,
+    replayed_groups_total: IntCounter,
+    lost_groups_total: IntCounter,
     api_keys: IntGauge,
 }
 
@@ -159,6 +161,22 @@ impl Metrics {
             lease_held: int_gauge(r, "ingestor_lease_held", "Shards whose lease this process holds"),
             lease_shards: int_gauges(r, "ingestor_lease_shards", "Shards by who holds their lease", "holder"),
             breaker_open: int_gauge(r, "ingestor_breaker_open", "1 while deliveries pause behind the breaker"),
+            gaps: int_gauge(r, "ingestor_gaps", "Losses of the store that stop the sending until an operator decides"),
+            replay_kept_bytes: int_gauge(
+                r,
+                "ingestor_replay_kept_bytes",
+                "Acknowledged groups that are kept in case that the store loses them",
+            ),
+            replayed_groups_total: counter(
+                r,
+                "ingestor_replayed_groups_total",
+                "Acknowledged groups that the store lost and was given again",
+            ),
+            lost_groups_total: counter(
+                r,
+                "ingestor_lost_groups_total",
+                "Acknowledged groups that the store lost, and that were not kept or not taken again",
+            ),
             api_keys: int_gauge(r, "ingestor_api_keys", "API keys that are valid now; 0 if none are asked for"),
             registry,
         };
@@ -287,14 +305,6 @@ impl Metrics {
         self.0.dead_letters.set(status.dead_letters as i64);
     }
 
-    /// The ledger's differences, just before a scrape.
-    pub fn set_ledger(&self, ledger: &Ledger) {
-        for unit in Unit::ALL {
-            let difference = units(ledger.difference(unit));
-            self.0.conservation_difference.with_label_values(&[unit.name()]).set(difference);
-        }
-    }
-
     /// Pulses stored since the start.
     pub fn pulses_stored(&self) -> u64 {
         self.0.pulses_total.with_label_values(&[OUTCOMES[outcome_index(Outcome::Stored)]]).get()
@@ -342,11 +352,6 @@ impl Inner {
         info.set(1);
         register(&self.registry, &info);
     }
-}
-
-/// An amount for a gauge, the one place where it may lose digits: zero stays zero and only zero does.
-fn units(amount: Amount) -> f64 {
-    amount.nanos() as f64 / 1e9
 }
 
 #[cfg(test)]

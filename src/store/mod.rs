@@ -17,10 +17,12 @@ use crate::generation::{Epoch, OpenGeneration, SealedGeneration};
 use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::ledger::Ledger;
 use crate::pulse::{Aggregate, AggregateKey, PulseId};
+use crate::store::gap::{Gap, Replays};
 
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod gap;
 pub mod redis;
 
 /// What the store decides by itself; the same for every process that shares one.
@@ -250,4 +252,26 @@ pub trait Store: Send + Sync {
 
     /// The ledger, each shard read in one atomic step.
     fn ledger(&self) -> Result<Ledger, StoreError>;
+
+    /// Asks the store whether it still has what this process was told lately that it has, and gives it again what it
+    /// lost. For stores that can lose it; to be called now and then, whether or not pulses come.
+    fn check_kept(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What [`Store::check_kept`] and the writers did so far.
+    fn replays(&self) -> Replays {
+        Replays::default()
+    }
+
+    /// What is lost for good and was not decided on, shard by shard, oldest first. Meanwhile the shard has nothing
+    /// [`Store::due`] and lets no attempt begin.
+    fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// An operator's decision that the shard's batches are sent all the same. Returns the gaps that were on record.
+    fn resume(&self, _shard: u16) -> Result<Vec<Gap>, StoreError> {
+        Ok(Vec::new())
+    }
 }

@@ -47,6 +47,8 @@ mod two_ingestors;
 mod roles;
 // Redis over TLS, as a user who may do no more than is needed.
 mod redis_access;
+// Sentinels and a master that goes.
+mod failover;
 // An orderly end.
 mod drain;
 // What systemd passes and is told, and the unit files.

@@ -241,7 +241,7 @@ fn everything_is_checked(store: TestStore) {
     ingestor.set("INTERVAL_TO_SEND", "1s");
     let elsewhere: &[&str] = match store {
         TestStore::Embedded => &["--data-dir", "/proc/nowhere"],
-        TestStore::Redis(_) => &["--redis-url", "redis://127.0.0.1:1"],
+        TestStore::Redis(_) | TestStore::Elsewhere(_) => &["--redis-url", "redis://127.0.0.1:1"],
     };
     let (code, found) = findings(&ingestor, elsewhere);
     let failed = |finding: &&String| finding.ends_with("failed");

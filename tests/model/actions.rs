@@ -46,6 +46,8 @@ pub enum Action {
     Refuse(usize),
     /// `Call::take_answer`, then `worker.rs::acknowledge`.
     Receive(usize),
+    /// `Shared::mend`: the store is given again what it lost.
+    Mend(usize),
     /// The connection breaks, before or after the script ran.
     Break(usize),
     /// No connection can be had within the patience.
@@ -164,6 +166,7 @@ impl Config {
             Action::Refuse(worker) => state.workers[worker].wire = Wire::Refusal,
             Action::Receive(worker) => ingest::receive(self, state, worker),
             Action::Break(worker) => ingest::lose_connection(state, worker),
+            Action::Mend(worker) => ingest::mend(self, state, worker),
             Action::GiveUp(worker) => ingest::give_up(self, state, worker),
             Action::CrashWorker(worker) => ingest::crash(self, state, worker),
             Action::ExecuteLate(call) => ingest::execute_late(self, state, call),

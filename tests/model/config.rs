@@ -42,6 +42,11 @@ impl Config {
         self.events.iter().find(|(limited, _)| *limited == event).map_or(0, |(_, times)| *times)
     }
 
+    /// Without `WAIT_REPLICAS` a fail-over may lose what was acknowledged.
+    pub fn may_lose(&self) -> bool {
+        self.at_most(Event::Failover) > 0 && !self.wait
+    }
+
     pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }

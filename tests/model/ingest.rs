@@ -4,7 +4,7 @@
 use crate::actions::Action;
 use crate::config::Config;
 use crate::mutants::Mutant;
-use crate::state::{Call, Event, NONE, Outcome, Requests, State, Wire, Worker};
+use crate::state::{Call, Event, NONE, Outcome, Requests, State, Verdicts, Wire, Worker};
 use crate::store::members;
 
 /// What clients and workers may do next.
@@ -41,6 +41,9 @@ fn wants_to_send(config: &Config, state: &State, request: usize) -> bool {
 
 fn worker_actions(config: &Config, state: &State, index: usize, actions: &mut Vec<Action>) {
     let worker = &state.workers[index];
+    if to_mend(config, state, index).is_some() {
+        actions.push(Action::Mend(index));
+    }
     let room_for_late = worker.wire != Wire::Request || state.late_calls.iter().any(Option::is_none);
     if (worker.call.is_some() || worker.queue != 0) && state.may(config, Event::WorkerCrash) && room_for_late {
         actions.push(Action::CrashWorker(index));
@@ -145,8 +148,7 @@ pub fn receive(config: &Config, state: &mut State, index: usize) {
     match std::mem::take(&mut worker.wire) {
         Wire::Answer(verdicts) => {
             worker.call = None;
-            let acknowledged_to = &mut state.acknowledged_to[usize::from(call.writer)];
-            *acknowledged_to = call.sequence.max(*acknowledged_to);
+            keep(config, worker, call, verdicts);
             for request in members(call.group) {
                 let outcome = verdicts.get(request);
                 if let (true, Outcome::Stored, Some((id, content))) =
@@ -159,11 +161,40 @@ pub fn receive(config: &Config, state: &mut State, index: usize) {
         }
         // It proves that this attempt did nothing, and leaves open what an earlier one did.
         Wire::Refusal if worker.ambiguous => {}
-        Wire::Gap => {
-            state.gap_seen = true;
-            give_up(config, state, index);
-        }
+        // It is sent again, once what is missing before it was given again.
+        Wire::Gap => {}
         _ => give_up(config, state, index),
+    }
+}
+
+/// `RedisWriter::keep`: what the client was not told to be counted is left out.
+fn keep(config: &Config, worker: &mut Worker, mut call: Call, verdicts: Verdicts) {
+    if !config.may_lose() {
+        return;
+    }
+    let refused = members(call.group).filter(|&request| verdicts.get(request) == Outcome::Conflict);
+    call.group &= !refused.fold(0, |refused, request| refused | 1 << request);
+    if let Some(place) = worker.kept.iter_mut().find(|place| place.is_none()) {
+        *place = Some(call);
+    }
+}
+
+/// The next kept call of a worker that the store does not have. `Trail::missing`.
+fn to_mend(config: &Config, state: &State, index: usize) -> Option<Call> {
+    let last = |call: &Call| state.store.writers[usize::from(call.writer)].0;
+    let mut kept = state.workers[index].kept.iter().flatten().copied();
+    if config.is(Mutant::GivenAgainBlindly) {
+        let is_over = state.spent[Event::Failover as usize] > 0 && !state.given_again;
+        return kept.next().filter(|_| is_over).map(|call| Call { sequence: last(&call) + 1, ..call });
+    }
+    kept.find(|call| call.sequence == last(call) + 1)
+}
+
+/// `Shared::mend`, one call of it.
+pub fn mend(config: &Config, state: &mut State, index: usize) {
+    if let Some(call) = to_mend(config, state, index) {
+        state.store.ingest(config, &call, state.dedup_windows);
+        state.given_again = true;
     }
 }
 
@@ -183,6 +214,9 @@ pub fn give_up(config: &Config, state: &mut State, index: usize) {
 /// `RedisWriter::renew`.
 fn renew(config: &Config, state: &mut State, index: usize) {
     let worker = &mut state.workers[index];
+    if config.is(Mutant::KeptForgotten) {
+        worker.kept = Default::default();
+    }
     worker.next = 1;
     worker.ambiguous = false;
     if state.writers_used < config.writers {
@@ -201,6 +235,7 @@ pub fn crash(config: &Config, state: &mut State, index: usize) {
     }
     let worker = &mut state.workers[index];
     worker.wire = Wire::Quiet;
+    worker.kept = Default::default();
     let lost = std::mem::take(&mut worker.queue) | worker.call.take().map_or(0, |call| call.group);
     renew(config, state, index);
     for request in members(lost) {

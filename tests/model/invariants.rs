@@ -4,8 +4,9 @@ use stateright::Property;
 
 use crate::config::Config;
 use crate::state::{
-    BATCHES, EPOCHS, Event, KEYS, NUMBERS, Outcome, Place, REQUESTS, State, Sum, WRITERS, Wire, Worker, times, total,
+    BATCHES, EPOCHS, Event, KEYS, NUMBERS, Outcome, Place, REQUESTS, State, Sum, Wire, Worker, times, total,
 };
+use crate::store::members;
 
 pub const STORED: &str = "G1 acknowledged means stored";
 pub const ONCE: &str = "G2 counted once";
@@ -15,12 +16,12 @@ pub const ONE_BODY: &str = "G5 a batch id has one body";
 pub const COUNTED_ONCE: &str = "G5 the receiver counts once";
 pub const UNCONFIRMED_KEPT: &str = "G6 nothing unconfirmed is deleted";
 pub const FENCED: &str = "G7 an outdated token changes nothing";
-pub const NOT_SILENT: &str = "a loss shows as a gap";
+pub const COMES_AGAIN: &str = "what is lost is kept to be given again";
 
 /// The invariants, then what must be reachable: a model in which nothing happens would keep every invariant.
 pub fn properties(config: &Config) -> Vec<Property<Config>> {
     let mut properties = vec![
-        Property::<Config>::always(STORED, |config, state| is_stored(config, state) || may_lose(config)),
+        Property::<Config>::always(STORED, |config, state| is_stored(config, state) || config.may_lose()),
         Property::<Config>::always(ONCE, is_counted_once),
         Property::<Config>::always(EXACT, |_, state| is_balanced(state)),
         Property::<Config>::always(ONE_PLACE, |config, state| {
@@ -30,7 +31,7 @@ pub fn properties(config: &Config) -> Vec<Property<Config>> {
         Property::<Config>::always(COUNTED_ONCE, |_, state| receiver_counts_once(state)),
         Property::<Config>::always(UNCONFIRMED_KEPT, |_, state| is_unconfirmed_kept(state)),
         Property::<Config>::always(FENCED, |_, state| !state.stale_write),
-        Property::<Config>::always(NOT_SILENT, |config, state| is_stored(config, state) || shows_gap(state)),
+        Property::<Config>::always(COMES_AGAIN, |config, state| has(config, state, &missing(state))),
     ];
     properties.extend(reachable(config));
     properties
@@ -75,9 +76,11 @@ fn reachable(config: &Config) -> Vec<Property<Config>> {
             (0..BATCHES).any(|batch| state.store.batches[batch].place == Place::Dead && forgotten(batch))
         });
     }
-    if may_lose(config) {
-        add("acknowledged pulses are lost and a gap is seen", |config, state| {
-            state.gap_seen && !is_stored(config, state)
+    if config.may_lose() {
+        add("acknowledged pulses are lost", |config, state| !is_stored(config, state));
+        add("what was lost is there again, and every client is served", |config, state| {
+            let all = (0..config.requests.len()).all(|request| state.clients[request].acknowledged > 0);
+            state.given_again && all && is_stored(config, state)
         });
     } else if config.at_most(Event::Failover) > 0 {
         if config.senders > 1 {
@@ -96,11 +99,6 @@ fn reachable(config: &Config) -> Vec<Property<Config>> {
 
 fn ends_in_conflict(state: &State, request: usize) -> bool {
     state.clients[request].last == Some(Outcome::Conflict)
-}
-
-/// Without `WAIT_REPLICAS` a fail-over may lose what was acknowledged.
-fn may_lose(config: &Config) -> bool {
-    config.at_most(Event::Failover) > 0 && !config.wait
 }
 
 /// What of a generation is anywhere: open, sealed, in a batch that the receiver has not counted, or counted by it.
@@ -131,10 +129,16 @@ fn found_anywhere(config: &Config, state: &State) -> [u8; REQUESTS] {
 }
 
 fn is_stored(config: &Config, state: &State) -> bool {
+    has(config, state, &[0; REQUESTS])
+}
+
+/// Whether everything that was acknowledged is somewhere, or in `besides`.
+fn has(config: &Config, state: &State, besides: &[u8; REQUESTS]) -> bool {
     let found = found_anywhere(config, state);
     (0..config.requests.len()).all(|request| {
         let acknowledged = state.clients[request].acknowledged;
-        found[request] >= if config.requests[request].id.is_some() { acknowledged.min(1) } else { acknowledged }
+        found[request] + besides[request]
+            >= if config.requests[request].id.is_some() { acknowledged.min(1) } else { acknowledged }
     })
 }
 
@@ -189,10 +193,15 @@ fn is_unconfirmed_kept(state: &State) -> bool {
     })
 }
 
-/// A gap was answered, or will be to the next call of a writer whose acknowledged calls the store does not have.
-fn shows_gap(state: &State) -> bool {
-    let is_behind = |writer: usize| state.store.writers[writer].0 < state.acknowledged_to[writer];
-    state.gap_seen || (0..WRITERS).any(is_behind)
+/// What of each request is in calls that the store lost and that are kept.
+fn missing(state: &State) -> [u8; REQUESTS] {
+    let mut counts = [0; REQUESTS];
+    for call in state.workers.iter().flat_map(|worker| worker.kept.iter().flatten()) {
+        if call.sequence > state.store.writers[usize::from(call.writer)].0 {
+            members(call.group).for_each(|request| counts[request] += 1);
+        }
+    }
+    counts
 }
 
 const _: () = assert!(KEYS == 2, "sums are added up key by key");

@@ -126,7 +126,7 @@ fn two_holders_of_one_token_do_no_harm() {
 }
 
 #[test]
-fn a_loss_is_never_silent() {
+fn what_is_lost_comes_again() {
     holds("loss", &LOSS);
 }
 
@@ -171,5 +171,7 @@ fn rules_of_failover_are_needed() {
     let nothing_else = Config { events: FAILOVER_ONLY, ..FAILOVER };
     caught(Mutant::AttemptNotReplicated, &nothing_else, ONE_BODY);
     caught(Mutant::GroupNotReplicated, &FAILOVER, STORED);
-    caught(Mutant::GapAccepted, &LOSS, NOT_SILENT);
+    caught(Mutant::GapAccepted, &LOSS, COMES_AGAIN);
+    caught(Mutant::KeptForgotten, &LOSS, COMES_AGAIN);
+    caught(Mutant::GivenAgainBlindly, &LOSS, ONCE);
 }

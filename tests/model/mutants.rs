@@ -7,6 +7,10 @@ pub enum Mutant {
     NoSequence,
     /// `ingest.lua` takes a number further ahead than the next.
     GapAccepted,
+    /// `writer.rs::RedisWriter::renew` forgets what was acknowledged under the old id.
+    KeptForgotten,
+    /// `replay.rs::Shared::mend` gives everything that is kept again, under new numbers, after a fail-over.
+    GivenAgainBlindly,
     /// `writer.rs::RedisWriter::renew` is left out after a failure, and the number is used for the next group.
     SequenceReused,
     /// `worker.rs::commit` acknowledges before `GroupWriter::commit`.

@@ -120,12 +120,12 @@ pub const TWO_HOLDERS: Config = Config {
     ..NOTHING
 };
 
-/// A fail-over without: what it loses must show.
+/// A fail-over without: what it loses must come again.
 pub const LOSS: Config = Config {
     requests: &[plain(0, 1), plain(0, 1), with_id(0, 0, 1, 1)],
     workers: 2,
     writers: 3,
-    events: &[(Event::Failover, 1), (Event::Break, 1)],
+    events: &[(Event::Failover, 2), (Event::Break, 1)],
     ..NOTHING
 };
 

@@ -16,6 +16,8 @@ pub const BATCHES: usize = EPOCHS * NUMBERS;
 /// Writer ids, used and burnt.
 pub const WRITERS: usize = 4;
 pub const WORKERS: usize = 2;
+/// Acknowledged calls that a worker keeps.
+pub const KEPT: usize = 3;
 pub const SENDERS: usize = 2;
 /// Requests of writers that are on their way although nobody waits for the answer.
 pub const LATE_CALLS: usize = 2;
@@ -168,6 +170,8 @@ pub struct Worker {
     /// Whether an earlier attempt of the call may have been applied: `State::Ambiguous`.
     pub ambiguous: bool,
     pub wire: Wire,
+    /// `store/redis/trail.rs::Trail`: what was acknowledged, in order, under whichever writer id.
+    pub kept: [Option<Call>; KEPT],
 }
 
 /// What one client knows of its pulse.
@@ -292,9 +296,8 @@ pub struct State {
     pub workers: [Worker; WORKERS],
     pub late_calls: [Option<Call>; LATE_CALLS],
     pub writers_used: u8,
-    /// By writer id: the highest sequence number that was acknowledged.
-    pub acknowledged_to: [u8; WRITERS],
-    pub gap_seen: bool,
+    /// History: a call that the store had lost was given to it again.
+    pub given_again: bool,
     pub senders: [Sender; SENDERS],
     pub late_step: Option<Step>,
     /// A POST that arrives after its sender gave it up.
@@ -342,7 +345,15 @@ impl Store {
 
 impl State {
     pub fn new(config: &Config) -> Self {
-        let worker = |writer| Worker { writer, next: 1, queue: 0, call: None, ambiguous: false, wire: Wire::Quiet };
+        let worker = |writer| Worker {
+            writer,
+            next: 1,
+            queue: 0,
+            call: None,
+            ambiguous: false,
+            wire: Wire::Quiet,
+            kept: [None; KEPT],
+        };
         let store = Store::new();
         State {
             replica: (config.at_most(Event::Failover) > 0).then(|| Box::new(store.clone())),
@@ -351,8 +362,7 @@ impl State {
             workers: [worker(0), worker(1)],
             late_calls: [None; LATE_CALLS],
             writers_used: config.workers,
-            acknowledged_to: [0; WRITERS],
-            gap_seen: false,
+            given_again: false,
             senders: [Sender::default(); SENDERS],
             late_step: None,
             late_post: None,

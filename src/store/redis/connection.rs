@@ -1,29 +1,31 @@
 //! Connections to one Redis: opened with time limits, checked when they were idle, dropped once anything went wrong.
 
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, Value};
+use redis::{
+    Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, Value,
+};
 
 use super::reply::{late, no_answer, refusal};
 use super::script::SCRIPTS;
+use super::sentinel::Sentinels;
+use super::{RedisSettings, SentinelSettings};
 use crate::store::StoreError;
 
 /// Longest wait for a connection, for one answer, and for all of a call that only reads.
-const IO_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for all of a call that writes: another connection, a second time and the scripts are worth it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is checked before use, so that a Redis that went away meanwhile is noticed before
 /// anything is sent.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// Connections of the delivery side and of operators' requests at once; a further call waits for one.
-pub const LINKS_MAX: usize = 16;
-/// Those of them that are kept while idle.
-const IDLE_LINKS_MAX: usize = 4;
-
 /// Where Redis is and how long to wait for it. Holds the password, so it has no `Debug`.
 pub(super) struct Target {
-    client: Client,
+    /// The server; behind Sentinels, all of it but the address.
+    info: ConnectionInfo,
+    sentinels: Option<Sentinels>,
+    /// Counts the masters so far: connections to an earlier one are not used any more.
+    master: AtomicU64,
     /// Host and port, or the path of a socket: what of the URL may be shown.
     pub(super) place: String,
     /// How much longer than usual an answer may take: `WAIT` waits for replicas.
@@ -31,23 +33,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(url: &str, extra: Duration) -> Result<Self, StoreError> {
-        // The parser's own errors may quote the URL, and with it the password.
-        let unreadable = || {
-            StoreError::Misconfigured(
-                "the Redis URL must look like redis://[user:password@]host:port/db, rediss://... or redis+unix:///path"
-                    .to_owned(),
-            )
+    pub(super) fn new(settings: &RedisSettings, extra: Duration) -> Result<Self, StoreError> {
+        let info = connection_info(&settings.url)?;
+        let sentinels = settings.sentinel.as_ref().map(Sentinels::new).transpose()?;
+        let place = match &settings.sentinel {
+            Some(SentinelSettings { master, .. }) => format!("the master {master} of Sentinel"),
+            None => info.addr().to_string(),
         };
-        let info = url.into_connection_info().map_err(|_| unreadable())?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            install_crypto_provider();
-        }
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        let place = info.addr().to_string();
-        Ok(Target { client: Client::open(info).map_err(|_| unreadable())?, place, extra })
+        Ok(Target { info, sentinels, master: AtomicU64::new(0), place, extra })
     }
 
     /// The usual limit for one answer when there is so much time in all: room for a second try is left.
@@ -55,11 +48,48 @@ impl Target {
         (remaining / 2).clamp(Duration::from_millis(20), IO_TIMEOUT) + self.extra
     }
 
-    /// Connects and makes sure that Redis answers commands.
+    /// Connects and makes sure that Redis answers commands; behind Sentinels, that it is the master.
     pub(super) fn connect(&self, limit: Duration) -> Result<Link, StoreError> {
-        let (place, within) = (&self.place, limit.min(IO_TIMEOUT));
+        let Some(sentinels) = &self.sentinels else { return self.connect_to(&self.info, limit) };
+        sentinels.find(limit, |host, port| {
+            self.note_master(host, port);
+            let mut link = self.connect_to(&self.info.clone().set_addr(with_address(&self.info, host, port)), limit)?;
+            link.make_sure_of_master()?;
+            Ok(link)
+        })
+    }
+
+    /// Asks the Sentinels, if there are any, whether the master is still the same.
+    pub(super) fn look_for_master(&self, limit: Duration) {
+        if let Some(sentinels) = &self.sentinels {
+            // Without an answer there is no reason to leave the one that is known.
+            let _ = sentinels.find(limit, |host, port| {
+                self.note_master(host, port);
+                Ok(())
+            });
+        }
+    }
+
+    /// Whether a connection goes to what is the master by all that is known.
+    pub(super) fn is_current(&self, link: &Link) -> bool {
+        link.master == self.master.load(Ordering::Relaxed)
+    }
+
+    fn note_master(&self, host: &str, port: u16) {
+        if self.sentinels.as_ref().is_some_and(|sentinels| sentinels.is_news(host, port)) {
+            let count = self.master.fetch_add(1, Ordering::Relaxed);
+            if count > 0 {
+                log::warn!("the master is at {host}:{port} now");
+            }
+        }
+    }
+
+    fn connect_to(&self, info: &ConnectionInfo, limit: Duration) -> Result<Link, StoreError> {
+        // Before the connection: one that is made while the master changes is not used for long.
+        let master = self.master.load(Ordering::Relaxed);
+        let (place, within) = (info.addr(), limit.min(IO_TIMEOUT));
         let deadline = Instant::now() + within;
-        let connection = self.client.get_connection_with_timeout(within).map_err(|error| match error.kind() {
+        let connection = open(info, within).map_err(|error| match error.kind() {
             redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
                 StoreError::Misconfigured(format!("Redis at {place} refused the connection: {error}"))
             }
@@ -68,11 +98,48 @@ impl Target {
                 None => format!("no connection to Redis at {place}: {error}"),
             }),
         })?;
-        let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO };
+        let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO, master, demoted: false };
         link.set_limit(left_until(deadline)).map_err(|error| unavailable(&error, within))?;
         link.ping()?;
         link.set_limit(limit).map_err(|error| unavailable(&error, within))?;
         Ok(link)
+    }
+}
+
+/// Opens a connection, which takes as long as one answer at most.
+pub(super) fn open(info: &ConnectionInfo, limit: Duration) -> Result<Connection, RedisError> {
+    Client::open(info.clone())?.get_connection_with_timeout(limit.min(IO_TIMEOUT))
+}
+
+/// What a URL says, and how this program talks to Redis.
+pub(super) fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
+    // The parser's own errors may quote the URL, and with it the password.
+    let unreadable = || {
+        StoreError::Misconfigured(
+            "the Redis URL must look like redis://[user:password@]host:port/db, rediss://... or redis+unix:///path"
+                .to_owned(),
+        )
+    };
+    let info = url.into_connection_info().map_err(|_| unreadable())?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        install_crypto_provider();
+    }
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+    // What it says beyond that is looked at here.
+    Client::open(info.clone()).map_err(|_| unreadable())?;
+    Ok(info)
+}
+
+/// Another address, with TLS if the one it stands for has it.
+fn with_address(info: &ConnectionInfo, host: &str, port: u16) -> ConnectionAddr {
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            let (insecure, tls_params) = (*insecure, tls_params.clone());
+            ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure, tls_params }
+        }
+        _ => ConnectionAddr::Tcp(host.to_owned(), port),
     }
 }
 
@@ -83,12 +150,12 @@ fn install_crypto_provider() {
     INSTALLED.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
-fn unavailable(error: &RedisError, limit: Duration) -> StoreError {
+pub(super) fn unavailable(error: &RedisError, limit: Duration) -> StoreError {
     StoreError::Unavailable(no_answer(error, limit))
 }
 
 /// What one step may take, of a call that must end by then.
-fn left_until(deadline: Instant) -> Duration {
+pub(super) fn left_until(deadline: Instant) -> Duration {
     // A socket takes no limit of zero.
     deadline.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), IO_TIMEOUT)
 }
@@ -98,6 +165,30 @@ pub(super) struct Link {
     connection: Connection,
     used: Instant,
     limit: Duration,
+    /// Which master it goes to, as [`Target`] counts them.
+    master: u64,
+    /// Whether the server said that it is a replica now.
+    demoted: bool,
+}
+
+/// Commands as they go out.
+#[derive(Default)]
+pub(super) struct Packed {
+    pub(super) bytes: Vec<u8>,
+    /// How many there are.
+    pub(super) answers: usize,
+}
+
+impl Packed {
+    pub(super) fn add(&mut self, command: &Cmd) {
+        command.write_packed_command(&mut self.bytes);
+        self.answers += 1;
+    }
+
+    pub(super) fn add_packed(&mut self, command: &[u8]) {
+        self.bytes.extend_from_slice(command);
+        self.answers += 1;
+    }
 }
 
 impl Link {
@@ -129,6 +220,24 @@ impl Link {
         }
     }
 
+    /// Whether it must not be used any more, because the server became a replica.
+    pub(super) fn is_demoted(&self) -> bool {
+        self.demoted
+    }
+
+    fn make_sure_of_master(&mut self) -> Result<(), StoreError> {
+        let role = self.send(b"*1\r\n$4\r\nROLE\r\n").and_then(|()| self.receive());
+        match role.map_err(|error| unavailable(&error, self.limit))? {
+            Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
+                Ok(())
+            }
+            Value::ServerError(error) => Err(refusal(&error)),
+            _ => Err(StoreError::Unavailable(
+                "Sentinel names a Redis as the master that is none yet, or no more".to_owned(),
+            )),
+        }
+    }
+
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
         self.connection.send_packed_command(bytes)
     }
@@ -136,13 +245,15 @@ impl Link {
     pub(super) fn receive(&mut self) -> Result<Value, RedisError> {
         let value = self.connection.recv_response()?;
         self.used = Instant::now();
+        self.demoted |= matches!(&value, Value::ServerError(error) if error.code() == "READONLY");
         Ok(value)
     }
 
     /// Gives Redis every script.
     pub(super) fn load_scripts(&mut self) -> Result<(), StoreError> {
-        let commands = SCRIPTS.all().map(|script| script.load());
-        for value in self.exchange(&commands).map_err(|error| unavailable(&error, self.limit))? {
+        let mut packed = Packed::default();
+        SCRIPTS.all().iter().for_each(|script| packed.add(&script.load()));
+        for value in self.exchange(&packed).map_err(|error| unavailable(&error, self.limit))? {
             if let Value::ServerError(error) = value {
                 return Err(refusal(&error));
             }
@@ -150,173 +261,8 @@ impl Link {
         Ok(())
     }
 
-    fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
-        let mut bytes = Vec::new();
-        commands.iter().for_each(|command| command.write_packed_command(&mut bytes));
-        self.send(&bytes)?;
-        commands.iter().map(|_| self.receive()).collect()
-    }
-}
-
-/// Whether a call may be sent a second time when its answer was lost, and what its failure means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// It only reads.
-    Read,
-    /// It writes, and twice is the same as once.
-    Write,
-    /// Twice would give another answer or another result.
-    Never,
-}
-
-impl Repeat {
-    /// When a call that begins now is given up.
-    fn deadline(self) -> Instant {
-        Instant::now() + if self == Repeat::Read { IO_TIMEOUT } else { WRITE_TIMEOUT }
-    }
-}
-
-/// The connections that the delivery side and the operators' requests share: never more than [`LINKS_MAX`].
-pub(super) struct Pool {
-    target: Target,
-    links: Mutex<Links>,
-    returned: Condvar,
-}
-
-#[derive(Default)]
-struct Links {
-    idle: Vec<Link>,
-    in_use: usize,
-}
-
-/// The right to use a connection. Dropped, it makes room for another one.
-struct Seat<'p>(&'p Pool);
-
-/// A connection on loan.
-struct Loan<'p> {
-    link: Link,
-    seat: Seat<'p>,
-}
-
-impl Pool {
-    pub(super) fn new(target: Target) -> Self {
-        Pool { target, links: Mutex::default(), returned: Condvar::new() }
-    }
-
-    pub(super) fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Runs one command.
-    pub(super) fn run(&self, command: Cmd, repeat: Repeat) -> Result<Value, StoreError> {
-        self.run_all(&[command], repeat)?.pop().ok_or_else(|| StoreError::Corrupt("no answer at all".to_owned()))
-    }
-
-    /// Runs commands in one round trip. Any error reply fails them all.
-    pub(super) fn run_all(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
-        let mut values = self.exchange(commands, repeat)?;
-        // Redis forgets its scripts when it restarts. A refused call did nothing, so it may be sent again.
-        if values.iter().any(|value| code(value) == Some("NOSCRIPT")) {
-            self.load_scripts()?;
-            values = self.exchange(commands, repeat)?;
-        }
-        for value in &values {
-            if let Value::ServerError(error) = value {
-                return Err(refusal(error));
-            }
-        }
-        Ok(values)
-    }
-
-    pub(super) fn load_scripts(&self) -> Result<(), StoreError> {
-        self.borrow(Repeat::Write.deadline())?.using(Link::load_scripts)
-    }
-
-    fn exchange(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
-        let deadline = repeat.deadline();
-        let mut sent = false;
-        let mut tries = if repeat == Repeat::Never { 1 } else { 2 };
-        loop {
-            let loan = match self.borrow(deadline) {
-                Ok(loan) => loan,
-                Err(StoreError::Unavailable(text)) if sent && repeat == Repeat::Write => {
-                    return Err(StoreError::Unknown(text));
-                }
-                Err(error) => return Err(error),
-            };
-            let exchange =
-                |link: &mut Link| link.set_limit(left_until(deadline)).and_then(|()| link.exchange(commands));
-            match loan.using(exchange) {
-                Ok(values) => return Ok(values),
-                Err(error) => {
-                    sent = true;
-                    tries -= 1;
-                    if tries == 0 || Instant::now() >= deadline {
-                        let text = no_answer(&error, IO_TIMEOUT);
-                        return Err(match repeat {
-                            Repeat::Read => StoreError::Unavailable(text),
-                            _ => StoreError::Unknown(text),
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for one if all are in use. Without a bound a store that stalls would cost a descriptor a request.
-    fn borrow(&self, deadline: Instant) -> Result<Loan<'_>, StoreError> {
-        let links = self.lock();
-        let waited = self.returned.wait_timeout_while(links, left_until(deadline), |links| links.in_use >= LINKS_MAX);
-        let (mut links, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if links.in_use >= LINKS_MAX {
-            return Err(StoreError::Unavailable("every connection to Redis waits for an answer".to_owned()));
-        }
-        links.in_use += 1;
-        let idle = links.idle.pop();
-        drop(links);
-        let seat = Seat(self);
-        // Half of the time is for another connection, if this one is dead without a word.
-        let usable = idle.and_then(|mut link| {
-            let checked = link.set_limit(left_until(deadline) / 2).is_ok() && link.check().is_ok();
-            checked.then_some(link)
-        });
-        let link = match usable {
-            Some(link) => link,
-            None => self.target.connect(left_until(deadline))?,
-        };
-        Ok(Loan { link, seat })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Loan<'_> {
-    /// Uses the connection, and gives it back unless that failed: then an answer may still be under way on it.
-    fn using<T, E>(self, act: impl FnOnce(&mut Link) -> Result<T, E>) -> Result<T, E> {
-        let Loan { mut link, seat } = self;
-        let result = act(&mut link);
-        if result.is_ok() {
-            let mut links = seat.0.lock();
-            if links.idle.len() < IDLE_LINKS_MAX {
-                links.idle.push(link);
-            }
-        }
-        result
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.0.lock().in_use -= 1;
-        self.0.returned.notify_one();
-    }
-}
-
-fn code(value: &Value) -> Option<&str> {
-    match value {
-        Value::ServerError(error) => Some(error.code()),
-        _ => None,
+    pub(super) fn exchange(&mut self, packed: &Packed) -> Result<Vec<Value>, RedisError> {
+        self.send(&packed.bytes)?;
+        (0..packed.answers).map(|_| self.receive()).collect()
     }
 }

@@ -2,8 +2,9 @@
 
 use redis::{Cmd, Value};
 
-use super::connection::{Pool, Repeat};
+use super::connection::IO_TIMEOUT;
 use super::keys::ShardKeys;
+use super::pool::{Pool, Repeat};
 use super::reply::{corrupt, gone, pairs, text};
 use super::script::SCRIPTS;
 use crate::store::{Durability, StoreError};
@@ -54,6 +55,7 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
 
 /// Asks what Redis would say to a group, without one.
 pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<(), StoreError> {
+    pool.target().look_for_master(IO_TIMEOUT);
     for shard in keys {
         if pool.run(SCRIPTS.ready.call(&[&shard.state]), Repeat::Read)? == Value::Nil {
             return Err(gone());

@@ -90,7 +90,9 @@ if #ids > 0 then
   end
 end
 
-local present, created, tenants, grown = redis.call('HMGET', lo_key, unpack(fields)), {}, {}, {}
+-- A group whose entries were all refused is sent again without any (`replay.rs`).
+local present, created, tenants, grown = {}, {}, {}, {}
+if count > 0 then present = redis.call('HMGET', lo_key, unpack(fields)) end
 
 -- Whether the tenant may have this aggregate; counts it if it is new.
 local function admit(field)

@@ -32,6 +32,8 @@ pub(super) struct ShardKeys {
     pub(super) frozen: String,
     /// Sorted set: dead letters by the time they became that.
     pub(super) dead: String,
+    /// Hash: what was acknowledged and is lost for good, since no operator has decided on it.
+    pub(super) gaps: String,
     /// Hash: identity to content of the pulse ids recorded last.
     pub(super) newer_ids: String,
     /// Hash: those of the dedup window before.
@@ -54,6 +56,7 @@ impl ShardKeys {
             outbox: key("outbox"),
             frozen: key("frozen"),
             dead: key("dead"),
+            gaps: key("gaps"),
             newer_ids: key("ids:newer"),
             older_ids: key("ids:older"),
             open: [open('A'), open('B')],

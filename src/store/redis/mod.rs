@@ -1,7 +1,7 @@
 //! The Redis store: each step is one Lua script on the keys of one shard.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -13,18 +13,29 @@ mod keys;
 mod script;
 mod reply;
 mod connection;
+mod sentinel;
+mod pool;
+mod call;
 mod writer;
+mod trail;
+mod replay;
+mod sent;
 mod records;
 mod health;
+mod access;
 mod store;
 pub mod original;
 
 #[cfg(test)]
 mod tests;
 
-use connection::{Pool, Repeat, Target};
+use connection::Target;
 use keys::ShardKeys;
+use pool::{Pool, Repeat};
+use replay::Trails;
 use script::SCRIPTS;
+use sent::Sent;
+use trail::Holdings;
 
 /// How the keys are laid out; a store with another number was written by another version of this program.
 const FORMAT: &str = "1";
@@ -34,8 +45,11 @@ const DURATION_MAX: Duration = Duration::from_millis(1 << 50);
 /// Where Redis is and how it is used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// `redis://`, `rediss://` (TLS) or `redis+unix:///path`, with user, password and database if need be.
+    /// `redis://`, `rediss://` (TLS) or `redis+unix:///path`, with user, password and database if need be. Behind
+    /// Sentinels its host and port mean nothing.
     pub url: String,
+    /// Who says where the master is, if the URL does not.
+    pub sentinel: Option<SentinelSettings>,
     /// First part of every key; default `ingestor`.
     pub key_prefix: String,
     /// Shards of a new store, default 1; of an existing one, what it must have.
@@ -44,6 +58,17 @@ pub struct RedisSettings {
     pub wait_replicas: u32,
     /// How long to wait for them before the group is sent again.
     pub wait_timeout: Duration,
+    /// Bytes of acknowledged groups that are kept in case that a fail-over loses them; default 64 MiB.
+    pub replay_max_bytes: u64,
+}
+
+/// The Sentinels that watch a master.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// `redis://` or `rediss://` of each, with user and password if need be.
+    pub urls: Vec<String>,
+    /// The master's name.
+    pub master: String,
 }
 
 impl RedisSettings {
@@ -51,16 +76,18 @@ impl RedisSettings {
     pub fn new(url: impl Into<String>) -> Self {
         RedisSettings {
             url: url.into(),
+            sentinel: None,
             key_prefix: "ingestor".to_owned(),
             shards: None,
             wait_replicas: 0,
             wait_timeout: Duration::from_secs(1),
+            replay_max_bytes: 64 << 20,
         }
     }
 
     /// Host and port, or the path of a socket, for people: never a user or a password.
     pub fn place(&self) -> String {
-        Target::new(&self.url, Duration::ZERO).map_or_else(|_| "an unreadable URL".to_owned(), |target| target.place)
+        Target::new(self, Duration::ZERO).map_or_else(|_| "an unreadable URL".to_owned(), |target| target.place)
     }
 }
 
@@ -72,6 +99,7 @@ impl fmt::Debug for RedisSettings {
             .field("shards", &self.shards)
             .field("wait_replicas", &self.wait_replicas)
             .field("wait_timeout", &self.wait_timeout)
+            .field("replay_max_bytes", &self.replay_max_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -97,6 +125,10 @@ struct Shared {
     settings: StoreSettings,
     wait_replicas: u32,
     wait_timeout: Duration,
+    trails: Trails,
+    replay_max_bytes: u64,
+    holdings: Holdings,
+    sent: Mutex<Sent>,
 }
 
 impl Shared {
@@ -115,7 +147,7 @@ impl RedisStore {
     pub fn open(settings: &RedisSettings, store: &StoreSettings) -> Result<RedisStore, StoreError> {
         check_settings(settings, store)?;
         let extra = if settings.wait_replicas > 0 { settings.wait_timeout } else { Duration::ZERO };
-        let pool = Pool::new(Target::new(&settings.url, extra)?);
+        let pool = Pool::new(Target::new(settings, extra)?);
         health::durability(&pool, settings.wait_replicas)?;
         pool.load_scripts()?;
 
@@ -134,6 +166,10 @@ impl RedisStore {
             settings: store.clone(),
             wait_replicas: settings.wait_replicas,
             wait_timeout: settings.wait_timeout,
+            trails: Trails::default(),
+            replay_max_bytes: settings.replay_max_bytes,
+            holdings: Holdings::default(),
+            sent: Mutex::default(),
         };
         Ok(RedisStore { shared: Arc::new(shared) })
     }
@@ -144,7 +180,7 @@ impl RedisStore {
     /// As [`RedisStore::open`], and [`StoreError::Misconfigured`] if there is no store under this prefix.
     pub fn attach(settings: &RedisSettings, store: &StoreSettings) -> Result<RedisStore, StoreError> {
         check_settings(settings, store)?;
-        let pool = Pool::new(Target::new(&settings.url, Duration::ZERO)?);
+        let pool = Pool::new(Target::new(settings, Duration::ZERO)?);
         if !exists(&pool, settings)? {
             let prefix = &settings.key_prefix;
             return Err(StoreError::Misconfigured(format!("there is no store under the key prefix {prefix}")));
@@ -161,7 +197,7 @@ impl RedisStore {
         store: &StoreSettings,
     ) -> Result<(Durability, Option<RedisStore>), StoreError> {
         check_settings(settings, store)?;
-        let pool = Pool::new(Target::new(&settings.url, Duration::ZERO)?);
+        let pool = Pool::new(Target::new(settings, Duration::ZERO)?);
         let durability = health::durability(&pool, settings.wait_replicas)?;
         match Self::attach(settings, store) {
             Ok(found) => Ok((durability, Some(found))),

@@ -5,7 +5,9 @@
 use redis::{Cmd, Value};
 use std::time::Duration;
 
-use super::connection::{Pool, Repeat, Target};
+use super::RedisSettings;
+use super::connection::Target;
+use super::pool::{Pool, Repeat};
 use super::reply::{bytes, corrupt, flag, list, number, text};
 use crate::clock::Timestamp;
 use crate::store::{ScanCursor, StoreError};
@@ -44,7 +46,7 @@ impl OriginalKeys {
     /// # Errors
     /// [`StoreError::Misconfigured`] for a URL that is none, [`StoreError::Unavailable`] if Redis does not answer.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let keys = OriginalKeys { pool: Pool::new(Target::new(url, Duration::ZERO)?) };
+        let keys = OriginalKeys { pool: Pool::new(Target::new(&RedisSettings::new(url), Duration::ZERO)?) };
         keys.pool.run(redis::cmd("PING"), Repeat::Read)?;
         Ok(keys)
     }

@@ -23,6 +23,8 @@ pub(super) struct Scripts {
     pub(super) end_window: Loadable,
     pub(super) make_due: Loadable,
     pub(super) ledger: Loadable,
+    pub(super) gap: Loadable,
+    pub(super) resume: Loadable,
 }
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
@@ -39,6 +41,8 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     end_window: Loadable::new(include_str!("end_window.lua")),
     make_due: Loadable::new(include_str!("make_due.lua")),
     ledger: Loadable::new(include_str!("ledger.lua")),
+    gap: Loadable::new(include_str!("gap.lua")),
+    resume: Loadable::new(include_str!("resume.lua")),
 });
 
 /// A script that Redis can be given and asked to run.
@@ -75,7 +79,7 @@ impl Loadable {
 }
 
 impl Scripts {
-    pub(super) fn all(&self) -> [&Loadable; 13] {
+    pub(super) fn all(&self) -> [&Loadable; 15] {
         [
             &self.init,
             &self.ingest,
@@ -90,6 +94,8 @@ impl Scripts {
             &self.end_window,
             &self.make_due,
             &self.ledger,
+            &self.gap,
+            &self.resume,
         ]
     }
 }

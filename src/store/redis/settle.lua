@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Moves a batch through its delivery. Returns 1, or 0 if the batch is not where the step starts: the outbox, or for
--- `replay` and `discard` the dead letters; and for `retry` and `dead` also if a later attempt has begun.
+-- `replay` and `discard` the dead letters; and for `retry` and `dead` also if a later attempt has begun, for
+-- `attempt` also while there are gaps.
 --
--- KEYS: 1 lease, 2 ledger, 3 outbox, 4 frozen, 5 dead letters, 6 batch
+-- KEYS: 1 lease, 2 ledger, 3 outbox, 4 frozen, 5 dead letters, 6 batch, 7 gaps
 -- ARGV: 1 token (empty for replay and discard, which an operator may do at any time), 2 batch id, 3 step, then by step
 --       attempt | confirm | discard: nothing; replay: 4 whether it is known not to be received (0 or 1); retry | dead: 4 attempt, 5 ambiguous since (ms, or empty), then
 --       retry: 6 delay (ms), 7 error; dead: 6 reason
@@ -11,6 +12,7 @@ local id, step = ARGV[2], ARGV[3]
 local by_operator = step == 'replay' or step == 'discard'
 if not by_operator and fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
 if not redis.call('ZSCORE', by_operator and dead or outbox, id) then return 0 end
+if step == 'attempt' and redis.call('EXISTS', KEYS[7]) == 1 then return 0 end
 if redis.call('EXISTS', batch) == 0 then return redis.error_reply('DAMAGED the batch is listed but missing') end
 local now = digits(now_ms())
 if step == 'retry' or step == 'dead' then

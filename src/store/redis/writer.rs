@@ -2,20 +2,24 @@
 //!
 //! Losses and what stands against them: a broken connection leaves it open whether a call was applied, so the same bytes go
 //! out again under the same number until Redis answers, and it applies them once. A number never carries other content:
-//! after any failure the writer takes a new id, and numbers start again from 1.
+//! after any failure the writer takes a new id, and numbers start again from 1. What was acknowledged is kept for a while
+//! (`trail.rs`), and given again to a store that lost it (`replay.rs`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, Value};
 use uuid::Uuid;
 
 use super::Shared;
+use super::call::{Call, Failed, State, read_answers, worse};
 use super::connection::Link;
 use super::keys::shard_of;
-use super::reply::{changed_nothing, corrupt, integer, no_answer, refusal};
+use super::replay::lock;
+use super::reply::{integer, no_answer, refusal};
 use super::script::SCRIPTS;
+use super::trail::{Kept, Line, Trail};
 use crate::amount::Amount;
 use crate::pulse::UnitTotals;
 use crate::store::{Commit, ENTRY_AMOUNT_MAX, Entry, GroupWriter, Outcome, StoreError};
@@ -25,7 +29,7 @@ use crate::store::{Commit, ENTRY_AMOUNT_MAX, Entry, GroupWriter, Outcome, StoreE
 pub(super) const CALL_MAX: usize = 1000;
 /// How long Redis remembers a writer's last call. A clock that leaps further than this while an answer is outstanding
 /// would let the first call of a writer count twice.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// A writer that was idle for so long takes a new id, long before Redis forgets the old one.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// A call is not repeated for longer than this, so that it is never repeated after Redis forgot it.
@@ -37,48 +41,23 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(
 pub(super) struct RedisWriter {
     store: Arc<Shared>,
     link: Option<Link>,
-    id: String,
+    id: Arc<str>,
     /// The next sequence number on each shard.
     next: Vec<u64>,
     used: Instant,
-}
-
-/// The entries of one shard that one script call adds.
-struct Call {
-    bytes: Vec<u8>,
-    /// Where the entries stand in the group.
-    places: Vec<usize>,
-    state: State,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Not applied: never sent, or Redis refused it.
-    Idle,
-    /// Sent, and nothing answered that would tell whether it was applied.
-    Ambiguous,
-    Answered(Vec<Outcome>),
-}
-
-/// How an attempt to have a round of calls answered failed.
-enum Failed {
-    /// Trying again may help, if a call is ambiguous.
-    Passing(StoreError),
-    /// Trying again at once will help.
-    ScriptUnknown,
-    /// Trying again can't help.
-    Final(StoreError),
+    trail: Arc<Mutex<Trail>>,
 }
 
 impl RedisWriter {
     pub(super) fn new(store: Arc<Shared>) -> Self {
         let next = vec![1; store.keys.len()];
-        RedisWriter { store, link: None, id: Uuid::new_v4().to_string(), next, used: Instant::now() }
+        let trail = store.trails.add();
+        RedisWriter { store, link: None, id: new_id(), next, used: Instant::now(), trail }
     }
 
     /// Takes a new id, under which nothing was sent yet.
     fn renew(&mut self) {
-        self.id = Uuid::new_v4().to_string();
+        self.id = new_id();
         self.next.fill(1);
     }
 
@@ -103,6 +82,14 @@ impl RedisWriter {
     }
 
     fn call(&mut self, shard: u16, places: Vec<usize>, entries: &[Entry<'_>]) -> Call {
+        let next = &mut self.next[usize::from(shard)];
+        let number = *next;
+        *next += 1;
+        Call { shard, number, bytes: self.packed(shard, number, &places, entries), places, state: State::Idle }
+    }
+
+    /// A call of the script with the entries at these places.
+    fn packed(&self, shard: u16, number: u64, places: &[usize], entries: &[Entry<'_>]) -> Vec<u8> {
         let keys = &self.store.keys[usize::from(shard)];
         let writer = keys.writer(&self.id);
         let [a, b] = &keys.open;
@@ -119,14 +106,12 @@ impl RedisWriter {
             &keys.newer_ids,
             &keys.older_ids,
         ]);
-        let next = &mut self.next[usize::from(shard)];
         command
-            .arg(*next)
+            .arg(number)
             .arg(REMEMBERED.as_millis() as u64)
             .arg(self.store.settings.dedup_window.as_millis() as u64)
             .arg(self.store.ids_max_of_shard())
             .arg(self.store.settings.tenant_cardinality_max);
-        *next += 1;
         let mut totals = UnitTotals::default();
         places.iter().for_each(|&place| totals.add(entries[place].key.use_unit(), entries[place].amount));
         command.arg(totals.non_zero().count()).arg(places.len());
@@ -134,19 +119,38 @@ impl RedisWriter {
             let (hi, lo) = total.to_limbs();
             command.arg(unit.name()).arg(hi).arg(lo / 1_000_000_000).arg(lo % 1_000_000_000);
         }
-        for &place in &places {
+        for &place in places {
             command.arg(entries[place].key.as_str());
             match entries[place].amount.to_limbs() {
                 (0, lo) => command.arg(lo),
                 (hi, lo) => command.arg(format!("{hi}{lo:018}")),
             };
         }
-        for (number, &place) in (1..).zip(&places) {
+        for (number, &place) in (1..).zip(places) {
             if let Some(id) = &entries[place].id {
                 command.arg::<usize>(number).arg(&id.identity[..]).arg(&id.content[..]);
             }
         }
-        Call { bytes: command.get_packed_command(), places, state: State::Idle }
+        command.get_packed_command()
+    }
+
+    /// Keeps an answered call. What it was refused its client was told, and may have sent again: that is left out.
+    fn keep(&self, call: Call, entries: &[Entry<'_>]) {
+        let State::Answered(outcomes) = call.state else { return };
+        let counts = |outcome: &Outcome| matches!(outcome, Outcome::Stored | Outcome::Duplicate);
+        let (bytes, entries) = if outcomes.iter().all(counts) {
+            (call.bytes, call.places.len())
+        } else {
+            let answered = call.places.iter().zip(&outcomes);
+            let places: Vec<usize> = answered.filter(|(_, outcome)| counts(outcome)).map(|(place, _)| *place).collect();
+            (self.packed(call.shard, call.number, &places, entries), places.len())
+        };
+        let kept = Kept { number: call.number, bytes, entries, at: Instant::now() };
+        lock(&self.trail).keep(&self.line(call.shard), kept, self.store.replay_max_bytes, &self.store.holdings);
+    }
+
+    fn line(&self, shard: u16) -> Line {
+        (self.id.clone(), shard)
     }
 
     /// Has every call of a round answered, or returns why that was given up.
@@ -157,6 +161,16 @@ impl RedisWriter {
                 Ok(()) => return None,
                 Err(Failed::ScriptUnknown) if Instant::now() < deadline => continue,
                 Err(Failed::ScriptUnknown) => StoreError::Unavailable("Redis keeps forgetting its scripts".to_owned()),
+                Err(Failed::Gap) => match self.mend(calls) {
+                    Ok(()) if Instant::now() + pause < deadline => {
+                        // Not at once: should the store not agree, it would be asked without end.
+                        thread::sleep(PAUSES[0]);
+                        continue;
+                    }
+                    Ok(()) => StoreError::Unavailable("Redis keeps losing what it was given".to_owned()),
+                    Err(error @ (StoreError::Unavailable(_) | StoreError::Unknown(_))) => error,
+                    Err(error) => return Some(error),
+                },
                 Err(Failed::Final(error)) => return Some(error),
                 Err(Failed::Passing(error)) => error,
             };
@@ -172,6 +186,12 @@ impl RedisWriter {
         }
     }
 
+    /// Gives the store again what is missing before each of these calls.
+    fn mend(&self, calls: &[Call]) -> Result<(), StoreError> {
+        let mut waiting = calls.iter().filter(|call| !matches!(call.state, State::Answered(_)));
+        waiting.try_for_each(|call| self.store.mend(&self.trail, &self.line(call.shard), call.number - 1))
+    }
+
     /// Sends every call that is not answered yet and reads the answers.
     fn attempt(&mut self, calls: &mut [Call], deadline: Instant) -> Result<(), Failed> {
         let limit = self.store.pool.target().answer_limit(deadline.saturating_duration_since(Instant::now()));
@@ -181,7 +201,8 @@ impl RedisWriter {
             bytes.extend_from_slice(&call.bytes);
         }
         // Behind the scripts on the same connection: as its first command it would wait for nothing.
-        if let Some(command) = self.wait(deadline) {
+        let wait_limit = self.store.wait_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        if let Some(command) = self.store.wait_command(wait_limit) {
             command.write_packed_command(&mut bytes);
         }
         let before: Vec<State> = calls.iter().map(|call| call.state.clone()).collect();
@@ -210,13 +231,16 @@ impl RedisWriter {
         if matches!(failed, Some(Failed::ScriptUnknown)) {
             link.load_scripts().map_err(Failed::Passing)?;
         }
-        self.link = Some(link);
+        if !link.is_demoted() {
+            self.link = Some(link);
+        }
         failed.map_or(Ok(()), Err)
     }
 
     /// The connection, out of its place: it is put back only after all answers were read.
     fn connected(&mut self, limit: Duration) -> Result<Link, StoreError> {
         if let Some(mut link) = self.link.take()
+            && self.store.pool.target().is_current(&link)
             && link.set_limit(limit).is_ok()
             && link.check().is_ok()
         {
@@ -225,96 +249,38 @@ impl RedisWriter {
         self.store.pool.target().connect(limit)
     }
 
-    fn wait(&self, deadline: Instant) -> Option<Cmd> {
-        let store = &self.store;
-        let limit = store.wait_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        (store.wait_replicas > 0).then(|| {
-            let mut command = Cmd::new();
-            // Zero would wait for ever.
-            command.arg("WAIT").arg(store.wait_replicas).arg(limit.as_millis().max(1) as u64);
-            command
-        })
-    }
-
     fn check_replicas(&self, value: &Value) -> Result<(), Failed> {
         let reached = match value {
             Value::ServerError(error) => return Err(Failed::Passing(refusal(error))),
             other => integer(other).map_err(Failed::Final)?,
         };
-        if reached >= i64::from(self.store.wait_replicas) {
+        self.store.enough_replicas(reached).map_err(Failed::Passing)
+    }
+}
+
+impl Shared {
+    /// What goes behind a call, on the same connection, if replicas must have it.
+    pub(super) fn wait_command(&self, limit: Duration) -> Option<Cmd> {
+        (self.wait_replicas > 0).then(|| {
+            let mut command = Cmd::new();
+            // Zero would wait for ever.
+            command.arg("WAIT").arg(self.wait_replicas).arg(limit.as_millis().max(1) as u64);
+            command
+        })
+    }
+
+    /// Whether as many replicas as wanted have it.
+    pub(super) fn enough_replicas(&self, reached: i64) -> Result<(), StoreError> {
+        if reached >= i64::from(self.wait_replicas) {
             return Ok(());
         }
-        let wanted = self.store.wait_replicas;
-        Err(Failed::Passing(StoreError::Unavailable(format!("{reached} of {wanted} replicas confirmed the group"))))
+        let wanted = self.wait_replicas;
+        Err(StoreError::Unavailable(format!("{reached} of {wanted} replicas confirmed the group")))
     }
 }
 
-impl Call {
-    /// Notes what Redis answered; `before` is what was known before this attempt.
-    fn take_answer(&mut self, value: Value, before: &State) -> Option<Failed> {
-        match value {
-            Value::BulkString(verdicts) => match read_verdicts(&verdicts, self.places.len()) {
-                Some(outcomes) => {
-                    self.state = State::Answered(outcomes);
-                    None
-                }
-                None => Some(Failed::Final(corrupt("expected verdicts", String::from_utf8_lossy(&verdicts)))),
-            },
-            Value::ServerError(error) if changed_nothing(&error) => {
-                // It proves that this attempt did nothing, and leaves open what an earlier one did.
-                self.state = before.clone();
-                Some(match (error.code(), refusal(&error)) {
-                    ("NOSCRIPT", _) => Failed::ScriptUnknown,
-                    (_, refused @ StoreError::Unavailable(_)) => Failed::Passing(refused),
-                    (_, refused) => Failed::Final(refused),
-                })
-            }
-            Value::ServerError(error) => Some(Failed::Final(refusal(&error))),
-            other => Some(Failed::Final(corrupt("expected verdicts", other))),
-        }
-    }
-}
-
-/// Reads one answer for each call that had none before this attempt; returns the worst of what Redis refused.
-fn read_answers(link: &mut Link, calls: &mut [Call], before: &[State]) -> Result<Option<Failed>, RedisError> {
-    let mut failed = None;
-    for (call, before) in calls.iter_mut().zip(before) {
-        if !matches!(before, State::Answered(_)) {
-            let value = link.receive()?;
-            failed = worse(failed, call.take_answer(value, before));
-        }
-    }
-    Ok(failed)
-}
-
-/// The failure that decides how to go on.
-fn worse(one: Option<Failed>, other: Option<Failed>) -> Option<Failed> {
-    let rank = |failed: &Failed| match failed {
-        Failed::ScriptUnknown => 0,
-        Failed::Passing(_) => 1,
-        Failed::Final(_) => 2,
-    };
-    match (one, other) {
-        (Some(one), Some(other)) => Some(if rank(&other) > rank(&one) { other } else { one }),
-        (one, other) => one.or(other),
-    }
-}
-
-fn read_verdicts(verdicts: &[u8], expected: usize) -> Option<Vec<Outcome>> {
-    if verdicts.len() != expected {
-        return None;
-    }
-    let outcome = |verdict: &u8| {
-        Some(match verdict {
-            b'S' => Outcome::Stored,
-            b'D' => Outcome::Duplicate,
-            b'C' => Outcome::Conflict,
-            b'T' => Outcome::TenantFull,
-            b'I' => Outcome::IdsFull,
-            _ => return None,
-        })
-    };
-    verdicts.iter().map(outcome).collect()
+fn new_id() -> Arc<str> {
+    Uuid::new_v4().to_string().into()
 }
 
 impl GroupWriter for RedisWriter {
@@ -341,6 +307,7 @@ impl GroupWriter for RedisWriter {
                         State::Answered(outcomes) => outcomes[index],
                     };
                 }
+                self.keep(call, entries);
             }
             if error.is_some() {
                 self.renew();

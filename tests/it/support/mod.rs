@@ -11,6 +11,7 @@ pub mod receiver;
 pub mod holding_receiver;
 pub mod redis_server;
 pub mod certificate;
+pub mod sentinel;
 #[cfg(target_os = "linux")]
 pub mod strace;
 // What is sent to them.
@@ -50,6 +51,8 @@ pub enum TestStore {
     Embedded,
     /// In a server of the test's own.
     Redis(RedisServer),
+    /// Where these settings say.
+    Elsewhere(Vec<(String, String)>),
 }
 
 impl TestStore {
@@ -62,7 +65,7 @@ impl TestStore {
     pub fn server(&mut self) -> &mut RedisServer {
         match self {
             TestStore::Redis(server) => server,
-            TestStore::Embedded => panic!("an embedded store has no server"),
+            _ => panic!("it has no server of its own"),
         }
     }
 
@@ -79,6 +82,7 @@ impl TestStore {
         match self {
             TestStore::Embedded => Vec::new(),
             TestStore::Redis(server) => vec![("REDIS_URL".to_owned(), server.url())],
+            TestStore::Elsewhere(settings) => settings.clone(),
         }
     }
 }

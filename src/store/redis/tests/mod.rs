@@ -11,6 +11,7 @@ mod redis_server;
 mod proxy;
 mod writing;
 mod faults;
+mod gaps;
 mod delivering;
 mod opening;
 

@@ -11,7 +11,7 @@ use crate::splitmix::SplitMix64;
 use crate::store::Outcome::{Duplicate, NotStored, Stored};
 use crate::store::contract::{Deliverer, PATIENCE, SHORT, add, balanced, commit, key, nanos, once, plain, sealed_sums};
 use crate::store::redis::writer::CALL_MAX;
-use crate::store::{Commit, Entry, Outcome};
+use crate::store::{Entry, Outcome};
 
 /// The keys of the writers that Redis remembers.
 fn writers(connection: &mut redis::Connection) -> Vec<String> {
@@ -32,25 +32,6 @@ fn a_long_group_goes_out_in_several_calls() {
     assert_eq!(recorded, format!("3 {}", "S".repeat(50)));
     let expiry: i64 = connection.ttl(&writer).unwrap();
     assert!(expiry > 3600);
-}
-
-#[test]
-fn a_gap_is_refused_and_burns_the_id() {
-    let server = RedisServer::start(&[]);
-    let store = open(&server, &settings(NEVER));
-    let a = key("a", "sku");
-    let mut writer = store.writer();
-    let stored = Commit { outcomes: vec![Stored], error: None };
-    assert_eq!(writer.commit(&[plain(&a, 1)], PATIENCE), stored);
-    let mut connection = server.connection();
-    let remembered = writers(&mut connection);
-    // What a Redis that came back without its last writes would know.
-    let _: () = connection.set(&remembered[0], "0 ").unwrap();
-    let refused = writer.commit(&[plain(&a, 1)], PATIENCE);
-    assert_eq!(refused.outcomes, [NotStored]);
-    assert!(matches!(&refused.error, Some(StoreError::Corrupt(text)) if text.contains("GAP")), "{refused:?}");
-    assert_eq!(writer.commit(&[plain(&a, 1)], PATIENCE), stored);
-    assert_eq!(balanced(&store).acknowledged.get(Unit::Kb), nanos(2));
 }
 
 #[test]
