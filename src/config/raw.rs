@@ -36,10 +36,10 @@ pub struct RawSettings {
     /// Port of the Redis server [default: 6379]
     #[arg(long, env = "REDIS_PORT", hide_env_values = true, value_name = "PORT")]
     pub redis_port: Option<String>,
-    /// User of the Redis server, with REDIS_HOST or Sentinels [default: the default user]
+    /// User of the Redis server, with REDIS_HOST, Sentinels or a cluster [default: the default user]
     #[arg(long, env = "REDIS_USER", hide_env_values = true, value_name = "NAME")]
     pub redis_user: Option<String>,
-    /// Password of the Redis server, with REDIS_HOST or Sentinels
+    /// Password of the Redis server, with REDIS_HOST, Sentinels or a cluster
     #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
     pub redis_password: Option<String>,
     /// File that holds the password of the Redis server
@@ -63,10 +63,13 @@ pub struct RawSettings {
     /// File that holds the password of the Sentinels
     #[arg(long, env = "REDIS_SENTINEL_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub redis_sentinel_password_file: Option<String>,
+    /// Nodes of a Redis Cluster, separated by commas, as many as it takes to find the others [default port: 6379]
+    #[arg(long, env = "REDIS_CLUSTER_NODES", hide_env_values = true, value_name = "HOST:PORT,...")]
+    pub redis_cluster_nodes: Option<String>,
     /// Prefix of every key in Redis [default: ingestor]
     #[arg(long, env = "REDIS_KEY_PREFIX", hide_env_values = true, value_name = "PREFIX")]
     pub redis_key_prefix: Option<String>,
-    /// Shards that tenants are spread over in Redis; recorded in the store at its first start [default: 1]
+    /// Shards that tenants are spread over in Redis; recorded in the store at its first start [default: 1, on a cluster 64]
     #[arg(long, env = "REDIS_SHARDS", hide_env_values = true, value_name = "N")]
     pub redis_shards: Option<String>,
     /// Replicas that must have a group before it is acknowledged [default: 0]

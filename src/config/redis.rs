@@ -33,7 +33,7 @@ impl Access {
 
 impl RawSettings {
     pub(super) fn uses_redis(&self) -> bool {
-        [&self.redis_url, &self.redis_url_file, &self.redis_host, &self.redis_sentinel_addrs]
+        [&self.redis_url, &self.redis_url_file, &self.redis_host, &self.redis_sentinel_addrs, &self.redis_cluster_nodes]
             .into_iter()
             .any(|setting| given(setting).is_some())
     }
@@ -47,21 +47,25 @@ impl RawSettings {
             ("REDIS_URL", url.is_some()),
             ("REDIS_HOST", given(&self.redis_host).is_some()),
             ("REDIS_SENTINEL_ADDRS", sentinel.is_some()),
+            ("REDIS_CLUSTER_NODES", given(&self.redis_cluster_nodes).is_some()),
         ];
         let chosen: Vec<&str> = chosen.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         if chosen.len() > 1 {
             check.mistakes.push(format!("{}: give one of them", chosen.join(" and ")));
             return StoreChoice::Embedded(PathBuf::new());
         }
-        let url = match (url, given(&self.redis_host), &sentinel) {
-            (Some(url), _, _) => {
+        let cluster = given(&self.redis_cluster_nodes)
+            .map_or_else(Vec::new, |nodes| addresses("REDIS_CLUSTER_NODES", nodes, PORT, check));
+        let url = match (url, given(&self.redis_host)) {
+            (Some(url), _) => {
                 self.refuse_access_beside_a_url(check);
                 url.expose().to_owned()
             }
-            (None, Some(host), _) if host.contains(':') => access.url(&format!("[{host}]:{port}")),
-            (None, Some(host), _) => access.url(&format!("{host}:{port}")),
-            (None, None, Some(_)) => access.url(&format!("master:{port}")),
-            (None, None, None) => {
+            (None, Some(host)) if host.contains(':') => access.url(&format!("[{host}]:{port}")),
+            (None, Some(host)) => access.url(&format!("{host}:{port}")),
+            // Who is asked says where.
+            (None, None) if sentinel.is_some() || !cluster.is_empty() => access.url(&format!("redis:{port}")),
+            (None, None) => {
                 self.refuse_redis_settings(check);
                 return StoreChoice::Embedded(given(&self.data_dir).unwrap_or("./data").into());
             }
@@ -79,6 +83,7 @@ impl RawSettings {
         StoreChoice::Redis(RedisSettings {
             url,
             sentinel,
+            cluster,
             key_prefix: key_prefix.to_owned(),
             shards,
             wait_replicas: check.number("WAIT_REPLICAS", &self.wait_replicas, 0, 0, 16) as u32,
@@ -235,7 +240,7 @@ mod tests {
             ..RawSettings::default()
         };
         let settings = redis(raw.clone());
-        assert_eq!(settings.url, "redis://:for%20the%20master@master:6379");
+        assert_eq!(settings.url, "redis://:for%20the%20master@redis:6379");
         let sentinel = settings.sentinel.unwrap();
         assert_eq!(sentinel.master, "main");
         let expected = ["one:26379", "two:7", "[::1]:8", "[::2]:26379"].map(|address| format!("redis://:s@{address}"));
@@ -246,6 +251,9 @@ mod tests {
         };
         check(RawSettings { redis_sentinel_master: None, ..raw.clone() }, "REDIS_SENTINEL_MASTER");
         check(RawSettings { redis_sentinel_addrs: some("one:x"), ..raw.clone() }, "REDIS_SENTINEL_ADDRS=one:x");
+        let nodes = RawSettings { redis_cluster_nodes: some("one,two:7"), ..RawSettings::default() };
+        assert_eq!(redis(nodes).cluster, ["one:6379", "two:7"]);
+        check(RawSettings { redis_cluster_nodes: some("one:"), ..RawSettings::default() }, "REDIS_CLUSTER_NODES=one:");
         check(RawSettings { redis_host: some("other"), ..raw.clone() }, "REDIS_HOST and REDIS_SENTINEL_ADDRS");
         check(RawSettings { redis_tls: some("maybe"), ..raw.clone() }, "REDIS_TLS");
         check(RawSettings { redis_user: some("me"), redis_password: None, ..raw }, "REDIS_USER");

@@ -125,7 +125,8 @@ impl Scheduler {
         }
         match duty.next(now, self.settings.stabilization_delay) {
             Step::Lease => self.renew(duty),
-            Step::Toggle => self.toggle(duty, token).map(|()| Duration::ZERO),
+            // One that is not due yet by its own server's clock is looked at again a little later.
+            Step::Toggle => self.toggle(duty, token).map(|toggled| if toggled { Duration::ZERO } else { TICK }),
             Step::Freeze => self.freeze(duty, token).map(|()| Duration::ZERO),
             Step::Wait(until) => Ok(until.since(now).min(TICK)),
         }
@@ -167,8 +168,8 @@ impl Scheduler {
         Ok(())
     }
 
-    fn toggle(&self, duty: &mut Duty, token: FencingToken) -> Result<(), StoreError> {
-        let Some(open) = duty.open else { return Ok(()) };
+    fn toggle(&self, duty: &mut Duty, token: FencingToken) -> Result<bool, StoreError> {
+        let Some(open) = duty.open else { return Ok(false) };
         let toggled = self.store.toggle(duty.shard, token, open.epoch)?;
         self.reload(duty)?;
         if let Some(sealed) = duty.sealed.iter().find(|sealed| toggled && sealed.epoch == open.epoch) {
@@ -176,7 +177,7 @@ impl Scheduler {
             log::info!("generation {} sealed, window {} to {}", sealed.epoch, window.start, window.end);
             self.observer.sealed(sealed);
         }
-        Ok(())
+        Ok(toggled)
     }
 
     fn freeze(&self, duty: &mut Duty, token: FencingToken) -> Result<(), StoreError> {

@@ -5,33 +5,14 @@ use std::time::{Duration, Instant};
 use crate::support::eventually;
 use crate::support::ingestor::Ingestor;
 use crate::support::load::Load;
-use crate::support::pulses::Totals;
 use crate::support::receiver::Receiver;
 use crate::support::sentinel::SentinelSet;
 
 /// Two seconds are meant, and are enough on a machine that does nothing else.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
-/// Sums by unit, as the ledger has them.
-fn by_unit(totals: &Totals) -> Vec<(String, u128)> {
-    let mut units = std::collections::BTreeMap::<String, u128>::new();
-    totals.iter().for_each(|((_, _, unit), amount)| *units.entry(unit.clone()).or_default() += amount);
-    units.into_iter().collect()
-}
-
-fn acknowledged_by_unit(ingestor: &Ingestor) -> Vec<(String, u128)> {
-    let ledger = ingestor.ledger();
-    let row = |row: &serde_json::Value| {
-        let amount = row["acknowledged"].as_str().expect("amounts are text");
-        (row["use_unit"].as_str().expect("units are text").to_owned(), crate::support::pulses::nanos(amount))
-    };
-    let mut units: Vec<_> = ledger["units"].as_array().expect("it has rows").iter().map(row).collect();
-    units.sort();
-    units
-}
-
 #[test]
-fn a_failover_and_the_way_back_lose_nothing_that_replicas_have() {
+fn a_master_that_dies_takes_nothing_with_it_that_a_replica_has() {
     let mut set = SentinelSet::start();
     let receiver = Receiver::start();
     let settings = [("WAIT_REPLICAS", "1"), ("LEASE_DURATION", "2s")];
@@ -48,24 +29,44 @@ fn a_failover_and_the_way_back_lose_nothing_that_replicas_have() {
     assert!(back < BACK_WITHIN, "{back:?}");
     load.wait_for_acknowledged(100);
 
-    // The old master comes back as a replica, and the new one has to go while it is well.
     set.servers[0].1.start_again();
     eventually("the old master is a replica", || set.replicas_of(master, 2));
-    set.fail_over();
-    let (_, promoted_after) = set.wait_for_other_master(master);
-    let promoted = Instant::now();
-    load.wait_for_acknowledged(1);
-    println!(
-        "a fail-over was asked for: done after {promoted_after:.1?}, pulses taken {:.1?} later",
-        promoted.elapsed()
-    );
-    assert!(promoted.elapsed() < BACK_WITHIN);
     load.wait_for_acknowledged(100);
+    all_arrived(&ingestor, &receiver, load);
+}
+
+/// Nothing lost on the way, nothing given again in vain.
+fn all_arrived(ingestor: &Ingestor, receiver: &Receiver, load: Load) {
     let sent = load.finish();
     ingestor.wait_until_at_rest();
     assert_eq!(receiver.totals(), sent);
     assert_eq!(ingestor.metric("ingestor_lost_groups_total"), 0.0);
     assert_eq!(ingestor.metric("ingestor_gaps"), 0.0);
+}
+
+/// A master that lives goes on for a moment after another one was made: only what every replica must have is not taken then.
+#[test]
+fn a_master_that_has_to_go_while_it_is_well_takes_nothing_with_it() {
+    let mut set = SentinelSet::start();
+    let receiver = Receiver::start();
+    let settings = [("WAIT_REPLICAS", "2"), ("LEASE_DURATION", "2s")];
+    let ingestor = Ingestor::delivering(&set.store(), &receiver, &settings);
+    let load = Load::start(&[ingestor.address()], 4, 14);
+    load.wait_for_acknowledged(100);
+    let mut master = 0;
+    for _ in 0..2 {
+        set.fail_over();
+        let (other, promoted_after) = set.wait_for_other_master(master);
+        let promoted = Instant::now();
+        eventually("the old master is a replica", || set.replicas_of(other, 2));
+        load.wait_for_acknowledged(100);
+        println!(
+            "a fail-over was asked for: done after {promoted_after:.1?}, all well {:.1?} later",
+            promoted.elapsed()
+        );
+        master = other;
+    }
+    all_arrived(&ingestor, &receiver, load);
 }
 
 #[test]
@@ -81,10 +82,7 @@ fn what_no_replica_had_is_given_to_the_new_master() {
     load.wait_for_acknowledged(100);
     let sent = load.finish();
     ingestor.wait_for_metric("ingestor_replayed_groups_total", |groups| groups > 0.0);
-    eventually("the new master has everything, once", || {
-        let (sent, found) = (by_unit(&sent), acknowledged_by_unit(&ingestor));
-        if sent == found { Ok(()) } else { Err(format!("{sent:?} were sent, there are {found:?}")) }
-    });
+    ingestor.wait_for_acknowledged(&sent);
     println!("{} groups were given again", ingestor.metric("ingestor_replayed_groups_total"));
     assert_eq!(ingestor.metric("ingestor_lost_groups_total"), 0.0);
     assert_eq!(ingestor.metric("ingestor_gaps"), 0.0);

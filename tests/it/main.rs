@@ -49,6 +49,8 @@ mod roles;
 mod redis_access;
 // Sentinels and a master that goes.
 mod failover;
+// A cluster whose slots move and whose nodes die.
+mod cluster;
 // An orderly end.
 mod drain;
 // What systemd passes and is told, and the unit files.

@@ -51,6 +51,6 @@ pub enum Mutant {
     ReplayStartsAnew,
     /// `store.rs::RedisStore::replicated_step` does not wait for the replicas.
     AttemptNotReplicated,
-    /// `writer.rs::RedisWriter::attempt` does not wait for the replicas.
+    /// `attempt.rs::RedisWriter::attempt` does not wait for the replicas.
     GroupNotReplicated,
 }

@@ -1,8 +1,8 @@
 //! One call of `ingest.lua`: what went out, and what is known of it.
 
-use redis::{RedisError, Value};
+use redis::Value;
 
-use super::connection::Link;
+use super::cluster::Node;
 use super::reply::{changed_nothing, corrupt, refusal};
 use crate::store::{Outcome, StoreError};
 
@@ -14,6 +14,8 @@ pub(super) struct Call {
     /// Where the entries stand in the group.
     pub(super) places: Vec<usize>,
     pub(super) state: State,
+    /// Where a node sent it on to, to be asked there this once.
+    pub(super) asked: Option<Node>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(super) enum Failed {
     Passing(StoreError),
     /// Trying again at once will help.
     ScriptUnknown,
+    /// A node of a cluster sent it on. Trying again at once will help.
+    Redirected,
     /// The store lost earlier calls. Trying again will help once it has those again.
     Gap,
     /// Trying again can't help.
@@ -39,7 +43,7 @@ pub(super) enum Failed {
 
 impl Call {
     /// Notes what Redis answered; `before` is what was known before this attempt.
-    fn take_answer(&mut self, value: Value, before: &State) -> Option<Failed> {
+    pub(super) fn take_answer(&mut self, value: Value, before: &State) -> Option<Failed> {
         match value {
             Value::BulkString(verdicts) => match read_verdicts(&verdicts, self.places.len()) {
                 Some(outcomes) => {
@@ -54,6 +58,7 @@ impl Call {
                 Some(match (error.code(), refusal(&error)) {
                     ("NOSCRIPT", _) => Failed::ScriptUnknown,
                     ("GAP", _) => Failed::Gap,
+                    ("MOVED" | "ASK", _) => Failed::Redirected,
                     (_, refused @ StoreError::Unavailable(_)) => Failed::Passing(refused),
                     (_, refused) => Failed::Final(refused),
                 })
@@ -64,29 +69,14 @@ impl Call {
     }
 }
 
-/// Reads one answer for each call that had none before this attempt; returns the worst of what Redis refused.
-pub(super) fn read_answers(
-    link: &mut Link,
-    calls: &mut [Call],
-    before: &[State],
-) -> Result<Option<Failed>, RedisError> {
-    let mut failed = None;
-    for (call, before) in calls.iter_mut().zip(before) {
-        if !matches!(before, State::Answered(_)) {
-            let value = link.receive()?;
-            failed = worse(failed, call.take_answer(value, before));
-        }
-    }
-    Ok(failed)
-}
-
 /// The failure that decides how to go on.
 pub(super) fn worse(one: Option<Failed>, other: Option<Failed>) -> Option<Failed> {
     let rank = |failed: &Failed| match failed {
         Failed::Gap => 0,
         Failed::ScriptUnknown => 1,
-        Failed::Passing(_) => 2,
-        Failed::Final(_) => 3,
+        Failed::Redirected => 2,
+        Failed::Passing(_) => 3,
+        Failed::Final(_) => 4,
     };
     match (one, other) {
         (Some(one), Some(other)) => Some(if rank(&other) > rank(&one) { other } else { one }),

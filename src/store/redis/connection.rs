@@ -8,6 +8,7 @@ use redis::{
     Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, Value,
 };
 
+use super::cluster::{Cluster, Node, Redirect, slot_of};
 use super::reply::{late, no_answer, refusal};
 use super::script::SCRIPTS;
 use super::sentinel::Sentinels;
@@ -16,6 +17,8 @@ use crate::store::StoreError;
 
 /// Longest wait for a connection, for one answer, and for all of a call that only reads.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a node that is asked who has which slots; there are others.
+const ASKED_WITHIN: Duration = Duration::from_millis(500);
 /// A connection that was idle for longer is checked before use, so that a Redis that went away meanwhile is noticed before
 /// anything is sent.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
@@ -24,6 +27,7 @@ pub(super) struct Target {
     /// The server; behind Sentinels, all of it but the address.
     info: ConnectionInfo,
     sentinels: Option<Sentinels>,
+    cluster: Option<Cluster>,
     /// Counts the masters so far: connections to an earlier one are not used any more.
     master: AtomicU64,
     /// Host and port, or the path of a socket: what of the URL may be shown.
@@ -38,9 +42,11 @@ impl Target {
         let sentinels = settings.sentinel.as_ref().map(Sentinels::new).transpose()?;
         let place = match &settings.sentinel {
             Some(SentinelSettings { master, .. }) => format!("the master {master} of Sentinel"),
+            None if !settings.cluster.is_empty() => format!("the cluster of {}", settings.cluster.join(", ")),
             None => info.addr().to_string(),
         };
-        Ok(Target { info, sentinels, master: AtomicU64::new(0), place, extra })
+        let cluster = (!settings.cluster.is_empty()).then(|| Cluster::new(&settings.cluster));
+        Ok(Target { info, sentinels, cluster, master: AtomicU64::new(0), place, extra })
     }
 
     /// The usual limit for one answer when there is so much time in all: room for a second try is left.
@@ -48,8 +54,28 @@ impl Target {
         (remaining / 2).clamp(Duration::from_millis(20), IO_TIMEOUT) + self.extra
     }
 
-    /// Connects and makes sure that Redis answers commands; behind Sentinels, that it is the master.
-    pub(super) fn connect(&self, limit: Duration) -> Result<Link, StoreError> {
+    /// Where commands of a slot go, on a cluster; without a slot, to the first one's node.
+    pub(super) fn node(&self, slot: Option<u16>, limit: Duration) -> Result<Option<Node>, StoreError> {
+        let Some(cluster) = &self.cluster else { return Ok(None) };
+        let ask = |node: &Node| {
+            let mut link = self.connect_to(&self.info_of(node)?, limit.min(ASKED_WITHIN))?;
+            let mut packed = Packed::default();
+            packed.add(redis::cmd("CLUSTER").arg("SLOTS"));
+            let mut answers = link.exchange(&packed, false).map_err(|error| unavailable(&error, limit))?;
+            match answers.pop() {
+                Some(Value::ServerError(error)) => Err(refusal(&error)),
+                answer => Ok(answer.unwrap_or(Value::Nil)),
+            }
+        };
+        cluster.owner(slot.unwrap_or(0), ask).map(Some)
+    }
+
+    /// Connects and makes sure that Redis answers commands: a cluster's node, the master behind Sentinels, or the one
+    /// server.
+    pub(super) fn connect(&self, node: Option<&Node>, limit: Duration) -> Result<Link, StoreError> {
+        if let (Some(cluster), Some(node)) = (&self.cluster, node) {
+            return self.connect_to_node(cluster, node, limit);
+        }
         let Some(sentinels) = &self.sentinels else { return self.connect_to(&self.info, limit) };
         sentinels.find(limit, |host, port| {
             self.note_master(host, port);
@@ -57,6 +83,47 @@ impl Target {
             link.make_sure_of_master()?;
             Ok(link)
         })
+    }
+
+    fn connect_to_node(&self, cluster: &Cluster, node: &Node, limit: Duration) -> Result<Link, StoreError> {
+        if cluster.is_silent(node) {
+            return Err(StoreError::Unavailable(format!("the node at {node} took no connection a moment ago")));
+        }
+        let started = Instant::now();
+        let linked = self.connect_to(&self.info_of(node)?, limit);
+        if linked.is_err() {
+            cluster.suspect(node);
+            if started.elapsed() >= ASKED_WITHIN.min(limit) {
+                cluster.leave_alone(node);
+            }
+        }
+        linked.map(|link| Link { node: Some(node.clone()), ..link })
+    }
+
+    /// A node does not answer.
+    pub(super) fn suspect(&self, node: Option<&Node>) {
+        if let (Some(cluster), Some(node)) = (&self.cluster, node) {
+            cluster.suspect(node);
+        }
+    }
+
+    /// Notes where a node sends a call on to; returns the one to ask this once, if it is so.
+    pub(super) fn follow(&self, redirect: Redirect) -> Option<Node> {
+        match (redirect, &self.cluster) {
+            (Redirect::Moved(slot, node), Some(cluster)) => {
+                cluster.moved(slot, node);
+                None
+            }
+            (Redirect::Moved(..), None) => None,
+            (Redirect::Ask(node), _) => Some(node),
+        }
+    }
+
+    fn info_of(&self, node: &Node) -> Result<ConnectionInfo, StoreError> {
+        let address =
+            node.rsplit_once(':').and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)));
+        let (host, port) = address.ok_or_else(|| StoreError::Corrupt(format!("{node} is no address of a node")))?;
+        Ok(self.info.clone().set_addr(with_address(&self.info, host, port)))
     }
 
     /// Asks the Sentinels, if there are any, whether the master is still the same.
@@ -98,7 +165,8 @@ impl Target {
                 None => format!("no connection to Redis at {place}: {error}"),
             }),
         })?;
-        let mut link = Link { connection, used: Instant::now(), limit: Duration::ZERO, master, demoted: false };
+        let mut link =
+            Link { connection, used: Instant::now(), limit: Duration::ZERO, master, demoted: false, node: None };
         link.set_limit(left_until(deadline)).map_err(|error| unavailable(&error, within))?;
         link.ping()?;
         link.set_limit(limit).map_err(|error| unavailable(&error, within))?;
@@ -169,25 +237,51 @@ pub(super) struct Link {
     master: u64,
     /// Whether the server said that it is a replica now.
     demoted: bool,
+    /// Which node it goes to, on a cluster.
+    pub(super) node: Option<Node>,
 }
 
-/// Commands as they go out.
+/// Commands as they go out, all to one node.
 #[derive(Default)]
 pub(super) struct Packed {
-    pub(super) bytes: Vec<u8>,
-    /// How many there are.
-    pub(super) answers: usize,
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
 }
+
+/// Lets the next command through to a slot that is on its way to this node.
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Packed {
     pub(super) fn add(&mut self, command: &Cmd) {
         command.write_packed_command(&mut self.bytes);
-        self.answers += 1;
+        self.ends.push(self.bytes.len());
     }
 
     pub(super) fn add_packed(&mut self, command: &[u8]) {
         self.bytes.extend_from_slice(command);
-        self.answers += 1;
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn commands(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+    }
+
+    /// One of the commands.
+    pub(super) fn only(&self, place: usize) -> Packed {
+        let mut packed = Packed::default();
+        self.commands().skip(place).take(1).for_each(|command| packed.add_packed(command));
+        packed
+    }
+
+    /// The slot of the first one's keys.
+    pub(super) fn slot(&self) -> Option<u16> {
+        slot_of(self.commands().next()?)
     }
 }
 
@@ -253,7 +347,7 @@ impl Link {
     pub(super) fn load_scripts(&mut self) -> Result<(), StoreError> {
         let mut packed = Packed::default();
         SCRIPTS.all().iter().for_each(|script| packed.add(&script.load()));
-        for value in self.exchange(&packed).map_err(|error| unavailable(&error, self.limit))? {
+        for value in self.exchange(&packed, false).map_err(|error| unavailable(&error, self.limit))? {
             if let Value::ServerError(error) = value {
                 return Err(refusal(&error));
             }
@@ -261,8 +355,15 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn exchange(&mut self, packed: &Packed) -> Result<Vec<Value>, RedisError> {
-        self.send(&packed.bytes)?;
-        (0..packed.answers).map(|_| self.receive()).collect()
+    /// Sends commands and reads their answers; with `asking`, of a slot that is on its way to this node.
+    pub(super) fn exchange(&mut self, packed: &Packed, asking: bool) -> Result<Vec<Value>, RedisError> {
+        if !asking {
+            self.send(&packed.bytes)?;
+            return (0..packed.len()).map(|_| self.receive()).collect();
+        }
+        let mut bytes = Vec::new();
+        packed.commands().for_each(|command| bytes.extend_from_slice(&[ASKING, command].concat()));
+        self.send(&bytes)?;
+        (0..packed.len()).map(|_| self.receive().and_then(|_| self.receive())).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! What Redis's own settings make of "acknowledged means stored", and whether it takes groups now.
 
+use std::collections::BTreeMap;
+
 use redis::{Cmd, Value};
 
 use super::connection::IO_TIMEOUT;
@@ -14,8 +16,33 @@ use crate::wording::counted;
 const MAJOR_VERSION_MIN: u32 = 7;
 
 /// Reads Redis's settings; an error for those that could lose acknowledged pulses silently.
-pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, StoreError> {
-    let info = Info::read(pool)?;
+pub(super) fn durability(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<Durability, StoreError> {
+    let mut all = servers(pool, keys)?.into_iter().map(|slot| durability_of(pool, slot, wait_replicas));
+    let mut durability = all.next().unwrap_or_else(|| Ok(Durability::default()))?;
+    for other in all {
+        let other = other?;
+        // The servers of a cluster are alike, or it is said how they differ.
+        if !durability.summary.contains(&other.summary) {
+            durability.summary = format!("{}; {}", durability.summary, other.summary);
+        }
+        let news = other.warnings.into_iter().filter(|warning| !durability.warnings.contains(warning));
+        let news: Vec<String> = news.collect();
+        durability.warnings.extend(news);
+    }
+    Ok(durability)
+}
+
+/// A slot of each server that has shards.
+fn servers(pool: &Pool, keys: &[ShardKeys]) -> Result<Vec<u16>, StoreError> {
+    let mut servers = BTreeMap::new();
+    for shard in keys {
+        servers.entry(pool.target().node(Some(shard.slot), IO_TIMEOUT)?).or_insert(shard.slot);
+    }
+    Ok(servers.into_values().collect())
+}
+
+fn durability_of(pool: &Pool, slot: u16, wait_replicas: u32) -> Result<Durability, StoreError> {
+    let info = Info::read(pool, slot)?;
     let version = info.get("redis_version").unwrap_or_default();
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_none_or(|major| major < MAJOR_VERSION_MIN) {
@@ -35,7 +62,7 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
         (0, _) => format!("{connected}, which groups don't wait for"),
         (wanted, _) => format!("{wanted} of {connected} before each acknowledgement"),
     };
-    match Config::read(pool)? {
+    match Config::read(pool, slot)? {
         Some(config) => {
             config.refuse_eviction()?;
             let logged = config.log(&mut durability.warnings);
@@ -56,15 +83,18 @@ pub(super) fn durability(pool: &Pool, wait_replicas: u32) -> Result<Durability, 
 /// Asks what Redis would say to a group, without one.
 pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Result<(), StoreError> {
     pool.target().look_for_master(IO_TIMEOUT);
-    for shard in keys {
-        if pool.run(SCRIPTS.ready.call(&[&shard.state]), Repeat::Read)? == Value::Nil {
+    let calls: Vec<Cmd> = keys.iter().map(|shard| SCRIPTS.ready.call(&[&shard.state])).collect();
+    for epoch in pool.read_each(&calls)? {
+        if epoch == Value::Nil {
             return Err(gone());
         }
     }
     if wait_replicas > 0 {
-        let replicas = Info::read(pool)?.replicas();
-        if replicas < u64::from(wait_replicas) {
-            return Err(StoreError::Unavailable(format!("{replicas} of {wait_replicas} replicas are connected")));
+        for slot in servers(pool, keys)? {
+            let replicas = Info::read(pool, slot)?.replicas();
+            if replicas < u64::from(wait_replicas) {
+                return Err(StoreError::Unavailable(format!("{replicas} of {wait_replicas} replicas are connected")));
+            }
         }
     }
     Ok(())
@@ -74,9 +104,9 @@ pub(super) fn ready(pool: &Pool, keys: &[ShardKeys], wait_replicas: u32) -> Resu
 struct Info(String);
 
 impl Info {
-    fn read(pool: &Pool) -> Result<Self, StoreError> {
+    fn read(pool: &Pool, slot: u16) -> Result<Self, StoreError> {
         // Without sections: Redis before 7.0 refuses several, and it is to be told from its version.
-        text(pool.run(redis::cmd("INFO"), Repeat::Read)?).map(Info)
+        text(pool.run_at(slot, redis::cmd("INFO"), Repeat::Read)?).map(Info)
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -100,11 +130,11 @@ struct Config {
 
 impl Config {
     /// `None` if it may not be read, as with most managed services.
-    fn read(pool: &Pool) -> Result<Option<Self>, StoreError> {
+    fn read(pool: &Pool, slot: u16) -> Result<Option<Self>, StoreError> {
         let get = |name: &str| -> Result<Option<String>, StoreError> {
             let mut command = Cmd::new();
             command.arg("CONFIG").arg("GET").arg(name);
-            let answer = match pool.run(command, Repeat::Read) {
+            let answer = match pool.run_at(slot, command, Repeat::Read) {
                 Ok(answer) => answer,
                 // Not permitted (`NOPERM`), or renamed away (`ERR unknown command`).
                 Err(StoreError::Misconfigured(_) | StoreError::Corrupt(_)) => return Ok(None),

@@ -1,5 +1,6 @@
 //! Names of the keys: every key of a shard carries its hash tag, so that one script's keys share a slot.
 
+use super::cluster::slot;
 use crate::batch::BatchId;
 use crate::generation::Epoch;
 
@@ -16,6 +17,8 @@ pub(super) fn shard_of(encoded_tenant: &str, shards: u16) -> u16 {
 #[derive(Debug)]
 pub(super) struct ShardKeys {
     base: String,
+    /// The slot of all of them, on a cluster.
+    pub(super) slot: u16,
     /// Hash: format, incarnation, number of shards.
     pub(super) meta: String,
     /// Hash: the open generation's epoch, window and counters, and since when the newer ids are recorded.
@@ -60,6 +63,7 @@ impl ShardKeys {
             newer_ids: key("ids:newer"),
             older_ids: key("ids:older"),
             open: [open('A'), open('B')],
+            slot: slot(shard.to_string().as_bytes()),
             base,
         }
     }

@@ -14,8 +14,10 @@ mod script;
 mod reply;
 mod connection;
 mod sentinel;
+mod cluster;
 mod pool;
 mod call;
+mod attempt;
 mod writer;
 mod trail;
 mod replay;
@@ -39,6 +41,8 @@ use trail::Holdings;
 
 /// How the keys are laid out; a store with another number was written by another version of this program.
 const FORMAT: &str = "1";
+/// More than any cluster has nodes, so that each gets about as many.
+const CLUSTER_SHARDS: u16 = 64;
 /// Intervals and windows up to here stay exact in Lua's doubles.
 const DURATION_MAX: Duration = Duration::from_millis(1 << 50);
 
@@ -50,9 +54,12 @@ pub struct RedisSettings {
     pub url: String,
     /// Who says where the master is, if the URL does not.
     pub sentinel: Option<SentinelSettings>,
+    /// Nodes of a cluster, `host:port`, as many as it takes to find the others; empty without one. The URL's host and
+    /// port mean nothing then.
+    pub cluster: Vec<String>,
     /// First part of every key; default `ingestor`.
     pub key_prefix: String,
-    /// Shards of a new store, default 1; of an existing one, what it must have.
+    /// Shards of a new store, default 1, or 64 on a cluster; of an existing one, what it must have.
     pub shards: Option<u16>,
     /// Replicas that must have a group before it is acknowledged; default 0.
     pub wait_replicas: u32,
@@ -77,12 +84,22 @@ impl RedisSettings {
         RedisSettings {
             url: url.into(),
             sentinel: None,
+            cluster: Vec::new(),
             key_prefix: "ingestor".to_owned(),
             shards: None,
             wait_replicas: 0,
             wait_timeout: Duration::from_secs(1),
             replay_max_bytes: 64 << 20,
         }
+    }
+
+    /// Shards that a new store has.
+    fn new_shards(&self) -> u16 {
+        self.shards.unwrap_or(if self.cluster.is_empty() { 1 } else { CLUSTER_SHARDS })
+    }
+
+    fn keys(&self, shards: u16) -> Vec<ShardKeys> {
+        (0..shards).map(|shard| ShardKeys::new(&self.key_prefix, shard)).collect()
     }
 
     /// Host and port, or the path of a socket, for people: never a user or a password.
@@ -148,8 +165,7 @@ impl RedisStore {
         check_settings(settings, store)?;
         let extra = if settings.wait_replicas > 0 { settings.wait_timeout } else { Duration::ZERO };
         let pool = Pool::new(Target::new(settings, extra)?);
-        health::durability(&pool, settings.wait_replicas)?;
-        pool.load_scripts()?;
+        health::durability(&pool, &settings.keys(settings.new_shards()), settings.wait_replicas)?;
 
         let (incarnation, shards) = open_shard(&pool, settings, store, 0, None)?;
         for shard in 1..shards {
@@ -158,10 +174,9 @@ impl RedisStore {
                 return Err(StoreError::Corrupt(format!("shard {shard} belongs to another store than shard 0")));
             }
         }
-        let keys = (0..shards).map(|shard| ShardKeys::new(&settings.key_prefix, shard)).collect();
         let shared = Shared {
             pool,
-            keys,
+            keys: settings.keys(shards),
             incarnation,
             settings: store.clone(),
             wait_replicas: settings.wait_replicas,
@@ -198,7 +213,7 @@ impl RedisStore {
     ) -> Result<(Durability, Option<RedisStore>), StoreError> {
         check_settings(settings, store)?;
         let pool = Pool::new(Target::new(settings, Duration::ZERO)?);
-        let durability = health::durability(&pool, settings.wait_replicas)?;
+        let durability = health::durability(&pool, &settings.keys(settings.new_shards()), settings.wait_replicas)?;
         match Self::attach(settings, store) {
             Ok(found) => Ok((durability, Some(found))),
             Err(StoreError::Misconfigured(_)) if !exists(&pool, settings)? => Ok((durability, None)),
@@ -253,7 +268,7 @@ fn open_shard(
 ) -> Result<(String, u16), StoreError> {
     let keys = ShardKeys::new(&settings.key_prefix, shard);
     let new_incarnation = Uuid::new_v4().to_string();
-    let (incarnation, shards) = known.unwrap_or((&new_incarnation, settings.shards.unwrap_or(1)));
+    let (incarnation, shards) = known.unwrap_or((&new_incarnation, settings.new_shards()));
     let mut command = SCRIPTS.init.call(&[&keys.meta, &keys.state]);
     command.arg(FORMAT).arg(incarnation).arg(shards).arg(millis(store.interval));
     let recorded = reply::list(pool.run(command, Repeat::Write)?)?;

@@ -1,10 +1,13 @@
 //! The connections that the delivery side and operators' requests share.
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
+use super::cluster::{Node, Redirect, slot_of};
 use super::connection::{IO_TIMEOUT, Link, Packed, Target, left_until};
 use super::reply::{no_answer, refusal};
 use crate::store::StoreError;
@@ -14,7 +17,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of the delivery side and of operators' requests at once; a further call waits for one.
 pub const LINKS_MAX: usize = 16;
 /// Those of them that are kept while idle.
-const IDLE_LINKS_MAX: usize = 4;
+const IDLE_LINKS_MAX: usize = 8;
+/// How often a call is sent on from node to node, and how long is waited in between once that looks like a disagreement.
+const REDIRECTS_MAX: u32 = 5;
+const REDIRECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether a call may be sent a second time when its answer was lost, and what its failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +76,15 @@ impl Pool {
         self.run_all(&[command], repeat)?.pop().ok_or_else(|| StoreError::Corrupt("no answer at all".to_owned()))
     }
 
-    /// Runs commands in one round trip. Any error reply fails them all.
+    /// Runs a command that has no keys, on the node that has this slot.
+    pub(super) fn run_at(&self, slot: u16, command: Cmd, repeat: Repeat) -> Result<Value, StoreError> {
+        let mut packed = Packed::default();
+        packed.add(&command);
+        let values = checked(self.exchange(Some(slot), &packed, repeat)?)?;
+        values.into_iter().next().ok_or_else(|| StoreError::Corrupt("no answer at all".to_owned()))
+    }
+
+    /// Runs commands on keys of one shard in one round trip. Any error reply fails them all.
     pub(super) fn run_all(&self, commands: &[Cmd], repeat: Repeat) -> Result<Vec<Value>, StoreError> {
         let mut packed = Packed::default();
         commands.iter().for_each(|command| packed.add(command));
@@ -79,44 +93,49 @@ impl Pool {
 
     /// As [`Pool::run_all`], for commands that were packed before.
     pub(super) fn run_packed(&self, packed: &Packed, repeat: Repeat) -> Result<Vec<Value>, StoreError> {
-        let mut values = self.exchange(packed, repeat)?;
-        // Redis forgets its scripts when it restarts. A refused call did nothing, so it may be sent again.
-        if values.iter().any(|value| code(value) == Some("NOSCRIPT")) {
-            self.load_scripts()?;
-            values = self.exchange(packed, repeat)?;
+        checked(self.exchange(packed.slot(), packed, repeat)?)
+    }
+
+    /// Runs commands that only read, of whichever shards, in one round trip a node.
+    pub(super) fn read_each(&self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
+        let mut by_node: BTreeMap<Option<Node>, (Packed, Vec<usize>)> = BTreeMap::new();
+        for (place, command) in commands.iter().enumerate() {
+            let node = self.target.node(slot_of(&command.get_packed_command()), IO_TIMEOUT)?;
+            let (packed, places) = by_node.entry(node).or_default();
+            packed.add(command);
+            places.push(place);
         }
-        for value in &values {
-            if let Value::ServerError(error) = value {
-                return Err(refusal(error));
+        let mut values = vec![Value::Nil; commands.len()];
+        for (packed, places) in by_node.into_values() {
+            for (place, value) in places.into_iter().zip(self.run_packed(&packed, Repeat::Read)?) {
+                values[place] = value;
             }
         }
         Ok(values)
     }
 
-    pub(super) fn load_scripts(&self) -> Result<(), StoreError> {
-        self.borrow(Repeat::Write.deadline())?.using(Link::load_scripts)
-    }
-
-    fn exchange(&self, packed: &Packed, repeat: Repeat) -> Result<Vec<Value>, StoreError> {
+    /// Exchanges, wherever the nodes of a cluster send it on to.
+    fn exchange(&self, slot: Option<u16>, packed: &Packed, repeat: Repeat) -> Result<Vec<Value>, StoreError> {
         let deadline = repeat.deadline();
-        let mut sent = false;
+        let (mut sent, mut demoted, mut loaded) = (false, false, false);
+        let (mut asked, mut redirects): (Option<Node>, u32) = (None, 0);
         let mut tries = if repeat == Repeat::Never { 1 } else { 2 };
-        let mut demoted = false;
         loop {
-            let loan = match self.borrow(deadline) {
+            let asking = asked.is_some();
+            let loan = match self.borrow(slot, asked.take(), deadline) {
                 Ok(loan) => loan,
                 Err(StoreError::Unavailable(text)) if sent && repeat == Repeat::Write => {
                     return Err(StoreError::Unknown(text));
                 }
                 Err(error) => return Err(error),
             };
-            let exchange = |link: &mut Link| link.set_limit(left_until(deadline)).and_then(|()| link.exchange(packed));
-            match loan.using(exchange) {
-                // A master that became a replica: the connection is dropped, and the call, which did nothing, goes to the
-                // new master if there is one.
-                Ok(values) if !demoted && values.first().is_some_and(is_demoted) => demoted = true,
-                Ok(values) => return Ok(values),
+            let node = loan.link.node.clone();
+            let exchange =
+                |link: &mut Link| link.set_limit(left_until(deadline)).and_then(|()| link.exchange(packed, asking));
+            let mut values = match loan.using(exchange) {
+                Ok(values) => values,
                 Err(error) => {
+                    self.target.suspect(node.as_ref());
                     sent = true;
                     tries -= 1;
                     if tries == 0 || Instant::now() >= deadline {
@@ -126,13 +145,50 @@ impl Pool {
                             _ => StoreError::Unknown(text),
                         });
                     }
+                    continue;
                 }
+            };
+            // A refused call did nothing, so it may be sent again: elsewhere, or when the script is known again.
+            let first = values.first().and_then(code);
+            if first == Some("READONLY") && !demoted {
+                // A master that became a replica: the connection is dropped.
+                demoted = true;
+                self.target.suspect(node.as_ref());
+                continue;
+            }
+            if values.iter().any(|value| code(value) == Some("NOSCRIPT")) && !loaded {
+                // Redis forgets its scripts when it restarts.
+                loaded = true;
+                asked = node.clone().filter(|_| asking);
+                self.borrow(slot, node, deadline)?.using(Link::load_scripts)?;
+                continue;
+            }
+            if packed.len() > 1 && repeat == Repeat::Read {
+                // Keys of a slot that is on its way are some here, some there.
+                for (place, value) in values.iter_mut().enumerate() {
+                    if redirect(value, node.as_ref()).is_some() {
+                        let single = packed.only(place);
+                        *value = self.exchange(single.slot(), &single, repeat)?.pop().unwrap_or(Value::Nil);
+                    }
+                }
+                return Ok(values);
+            }
+            match values.first().and_then(|value| redirect(value, node.as_ref())) {
+                Some(to) if redirects < REDIRECTS_MAX => {
+                    if redirects > 1 {
+                        // The nodes do not agree yet.
+                        thread::sleep(REDIRECT_PAUSE);
+                    }
+                    redirects += 1;
+                    asked = self.target.follow(to);
+                }
+                _ => return Ok(values),
             }
         }
     }
 
     /// Waits for one if all are in use. Without a bound a store that stalls would cost a descriptor a request.
-    fn borrow(&self, deadline: Instant) -> Result<Loan<'_>, StoreError> {
+    fn borrow(&self, slot: Option<u16>, asked: Option<Node>, deadline: Instant) -> Result<Loan<'_>, StoreError> {
         let links = self.lock();
         let waited = self.returned.wait_timeout_while(links, left_until(deadline), |links| links.in_use >= LINKS_MAX);
         let (mut links, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -140,9 +196,16 @@ impl Pool {
             return Err(StoreError::Unavailable("every connection to Redis waits for an answer".to_owned()));
         }
         links.in_use += 1;
-        let idle = links.idle.pop();
         drop(links);
         let seat = Seat(self);
+        let node = match asked {
+            Some(node) => Some(node),
+            None => self.target.node(slot, left_until(deadline))?,
+        };
+        let mut links = self.lock();
+        let place = links.idle.iter().rposition(|link| link.node == node);
+        let idle = place.map(|place| links.idle.swap_remove(place));
+        drop(links);
         // Half of the time is for another connection, if this one is dead without a word.
         let usable = idle.filter(|link| self.target.is_current(link)).and_then(|mut link| {
             let checked = link.set_limit(left_until(deadline) / 2).is_ok() && link.check().is_ok();
@@ -150,7 +213,7 @@ impl Pool {
         });
         let link = match usable {
             Some(link) => link,
-            None => self.target.connect(left_until(deadline))?,
+            None => self.target.connect(node.as_ref(), left_until(deadline))?,
         };
         Ok(Loan { link, seat })
     }
@@ -182,8 +245,21 @@ impl Drop for Seat<'_> {
     }
 }
 
-fn is_demoted(value: &Value) -> bool {
-    code(value) == Some("READONLY")
+/// The values, unless one is an error.
+fn checked(values: Vec<Value>) -> Result<Vec<Value>, StoreError> {
+    for value in &values {
+        if let Value::ServerError(error) = value {
+            return Err(refusal(error));
+        }
+    }
+    Ok(values)
+}
+
+fn redirect(value: &Value, said_by: Option<&Node>) -> Option<Redirect> {
+    match value {
+        Value::ServerError(error) => Redirect::read(error, said_by),
+        _ => None,
+    }
 }
 
 fn code(value: &Value) -> Option<&str> {

@@ -11,6 +11,7 @@ use redis::{Cmd, Value};
 
 use super::Shared;
 use super::connection::Packed;
+use super::keys::ShardKeys;
 use super::pool::Repeat;
 use super::reply::{self, corrupt, pairs, text};
 use super::script::SCRIPTS;
@@ -47,24 +48,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Looks at every line that is kept.
     pub(super) fn check_kept(&self) -> Result<(), StoreError> {
-        for trail in self.trails.all() {
-            let lines = lock(&trail).lines();
-            if lines.is_empty() {
-                continue;
-            }
-            let commands: Vec<Cmd> = lines.iter().flat_map(|(line, _)| self.questions(line)).collect();
-            let mut answers = self.pool.run_all(&commands, Repeat::Read)?.into_iter();
-            for (line, acknowledged) in lines {
-                // The worker goes on meanwhile, so that the store may have more than is expected of it here.
-                match self.read_last(&line, answers.next(), answers.next())? {
-                    Some(last) if last >= acknowledged => {
-                        lock(&trail).prove(&line, last, Instant::now(), &self.holdings);
-                    }
-                    _ => self.mend(&trail, &line, 0)?,
+        let trails = self.trails.all();
+        let line_of = |trail: &Arc<Mutex<Trail>>| {
+            lock(trail).lines().into_iter().map(|(line, enough)| (trail.clone(), line, enough)).collect::<Vec<_>>()
+        };
+        let lines: Vec<_> = trails.iter().flat_map(line_of).collect();
+        let commands: Vec<Cmd> = lines.iter().flat_map(|(_, line, _)| self.questions(line)).collect();
+        let mut answers = self.pool.read_each(&commands)?.into_iter();
+        let mut result = Ok(());
+        for (trail, line, enough) in lines {
+            // The worker goes on meanwhile, so that the store may have more than is expected of it here.
+            let checked = match self.read_last(&line, answers.next(), answers.next()) {
+                Ok(Some(last)) if last >= enough => {
+                    lock(&trail).prove(&line, last, Instant::now(), &self.holdings);
+                    Ok(())
                 }
-            }
+                Ok(_) => self.mend(&trail, &line, 0),
+                Err(error) => Err(error),
+            };
+            // A shard that can't be mended now holds up no other.
+            result = checked.and(result);
         }
-        Ok(())
+        result
     }
 
     /// Gives the store again what it lost of a line: all that was acknowledged, and everything up to `needed`.
@@ -192,10 +197,10 @@ impl Shared {
 
     pub(super) fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
-        for (shard, keys) in self.keys.iter().enumerate() {
-            let mut command = redis::cmd("HGETALL");
-            command.arg(&keys.gaps);
-            gaps.extend(read_gaps(shard as u16, self.pool.run(command, Repeat::Read)?)?);
+        let command = |keys: &ShardKeys| redis::cmd("HGETALL").arg(&keys.gaps).to_owned();
+        let commands: Vec<Cmd> = self.keys.iter().map(command).collect();
+        for (shard, noted) in (0..).zip(self.pool.read_each(&commands)?) {
+            gaps.extend(read_gaps(shard, noted)?);
         }
         Ok(gaps)
     }

@@ -45,7 +45,7 @@ pub(super) fn refusal(error: &ServerError) -> StoreError {
         "FENCED" => StoreError::Fenced,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "FULL" | "FOREIGN" => StoreError::Misconfigured(text),
         "OOM" | "READONLY" | "LOADING" | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN"
-        | "TRYAGAIN" => StoreError::Unavailable(text),
+        | "TRYAGAIN" | "MOVED" | "ASK" => StoreError::Unavailable(text),
         "UNINITIALISED" => gone(),
         // The scripts' own GAP and DAMAGED, and whatever was not foreseen.
         _ => StoreError::Corrupt(text),
@@ -68,6 +68,8 @@ pub(super) fn changed_nothing(error: &ServerError) -> bool {
             | "TRYAGAIN"
             | "NOAUTH"
             | "NOSCRIPT"
+            | "MOVED"
+            | "ASK"
             | "GAP"
             | "FULL"
             | "UNINITIALISED"

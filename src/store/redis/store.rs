@@ -26,7 +26,7 @@ use crate::store::{Durability, Frozen, GroupWriter, OutboxStatus, Page, ScanCurs
 
 impl Store for RedisStore {
     fn durability(&self) -> Result<Durability, StoreError> {
-        health::durability(&self.shared.pool, self.shared.wait_replicas)
+        health::durability(&self.shared.pool, &self.shared.keys, self.shared.wait_replicas)
     }
 
     fn shards(&self) -> u16 {

@@ -5,19 +5,20 @@
 //! after any failure the writer takes a new id, and numbers start again from 1. What was acknowledged is kept for a while
 //! (`trail.rs`), and given again to a store that lost it (`replay.rs`).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use uuid::Uuid;
 
 use super::Shared;
-use super::call::{Call, Failed, State, read_answers, worse};
+use super::call::{Call, Failed, State};
+use super::cluster::Node;
 use super::connection::Link;
 use super::keys::shard_of;
 use super::replay::lock;
-use super::reply::{integer, no_answer, refusal};
 use super::script::SCRIPTS;
 use super::trail::{Kept, Line, Trail};
 use crate::amount::Amount;
@@ -34,13 +35,16 @@ pub(super) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// A call is not repeated for longer than this, so that it is never repeated after Redis forgot it.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+/// Pause before a call goes where a node of a cluster sent it on to.
+const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
 /// Pauses between attempts double from the first to the last of these.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(320)];
 
 /// One worker's writer.
 pub(super) struct RedisWriter {
-    store: Arc<Shared>,
-    link: Option<Link>,
+    pub(super) store: Arc<Shared>,
+    /// To each node of a cluster, or the one to the one server.
+    pub(super) links: BTreeMap<Option<Node>, Link>,
     id: Arc<str>,
     /// The next sequence number on each shard.
     next: Vec<u64>,
@@ -52,7 +56,7 @@ impl RedisWriter {
     pub(super) fn new(store: Arc<Shared>) -> Self {
         let next = vec![1; store.keys.len()];
         let trail = store.trails.add();
-        RedisWriter { store, link: None, id: new_id(), next, used: Instant::now(), trail }
+        RedisWriter { store, links: BTreeMap::new(), id: new_id(), next, used: Instant::now(), trail }
     }
 
     /// Takes a new id, under which nothing was sent yet.
@@ -85,7 +89,14 @@ impl RedisWriter {
         let next = &mut self.next[usize::from(shard)];
         let number = *next;
         *next += 1;
-        Call { shard, number, bytes: self.packed(shard, number, &places, entries), places, state: State::Idle }
+        Call {
+            shard,
+            number,
+            bytes: self.packed(shard, number, &places, entries),
+            places,
+            state: State::Idle,
+            asked: None,
+        }
     }
 
     /// A call of the script with the entries at these places.
@@ -160,6 +171,12 @@ impl RedisWriter {
             let error = match self.attempt(calls, deadline) {
                 Ok(()) => return None,
                 Err(Failed::ScriptUnknown) if Instant::now() < deadline => continue,
+                Err(Failed::Redirected) if Instant::now() < deadline => {
+                    // The nodes may not agree for a moment.
+                    thread::sleep(REDIRECT_PAUSE);
+                    continue;
+                }
+                Err(Failed::Redirected) => StoreError::Unavailable("the cluster's nodes do not agree".to_owned()),
                 Err(Failed::ScriptUnknown) => StoreError::Unavailable("Redis keeps forgetting its scripts".to_owned()),
                 Err(Failed::Gap) => match self.mend(calls) {
                     Ok(()) if Instant::now() + pause < deadline => {
@@ -190,71 +207,6 @@ impl RedisWriter {
     fn mend(&self, calls: &[Call]) -> Result<(), StoreError> {
         let mut waiting = calls.iter().filter(|call| !matches!(call.state, State::Answered(_)));
         waiting.try_for_each(|call| self.store.mend(&self.trail, &self.line(call.shard), call.number - 1))
-    }
-
-    /// Sends every call that is not answered yet and reads the answers.
-    fn attempt(&mut self, calls: &mut [Call], deadline: Instant) -> Result<(), Failed> {
-        let limit = self.store.pool.target().answer_limit(deadline.saturating_duration_since(Instant::now()));
-        let mut link = self.connected(limit).map_err(Failed::Passing)?;
-        let mut bytes = Vec::new();
-        for call in calls.iter().filter(|call| !matches!(call.state, State::Answered(_))) {
-            bytes.extend_from_slice(&call.bytes);
-        }
-        // Behind the scripts on the same connection: as its first command it would wait for nothing.
-        let wait_limit = self.store.wait_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        if let Some(command) = self.store.wait_command(wait_limit) {
-            command.write_packed_command(&mut bytes);
-        }
-        let before: Vec<State> = calls.iter().map(|call| call.state.clone()).collect();
-        for call in calls.iter_mut().filter(|call| call.state == State::Idle) {
-            call.state = State::Ambiguous;
-        }
-        let lost = |error| Failed::Passing(StoreError::Unavailable(no_answer(&error, limit)));
-        link.send(&bytes).map_err(lost)?;
-        let answered = read_answers(&mut link, calls, &before).map_err(lost);
-        let replicated = match &answered {
-            Ok(_) if self.store.wait_replicas > 0 => {
-                link.receive().map_err(lost).and_then(|value| self.check_replicas(&value))
-            }
-            Ok(_) => Ok(()),
-            Err(_) => Err(Failed::Passing(StoreError::Unavailable("the replicas were not asked".to_owned()))),
-        };
-        if self.store.wait_replicas > 0 && replicated.is_err() {
-            // Applied, but perhaps not where it was promised to be: to be sent again for the same verdicts.
-            for (call, before) in calls.iter_mut().zip(&before) {
-                if *before != call.state && matches!(call.state, State::Answered(_)) {
-                    call.state = State::Ambiguous;
-                }
-            }
-        }
-        let failed = worse(answered?, replicated.err());
-        if matches!(failed, Some(Failed::ScriptUnknown)) {
-            link.load_scripts().map_err(Failed::Passing)?;
-        }
-        if !link.is_demoted() {
-            self.link = Some(link);
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// The connection, out of its place: it is put back only after all answers were read.
-    fn connected(&mut self, limit: Duration) -> Result<Link, StoreError> {
-        if let Some(mut link) = self.link.take()
-            && self.store.pool.target().is_current(&link)
-            && link.set_limit(limit).is_ok()
-            && link.check().is_ok()
-        {
-            return Ok(link);
-        }
-        self.store.pool.target().connect(limit)
-    }
-
-    fn check_replicas(&self, value: &Value) -> Result<(), Failed> {
-        let reached = match value {
-            Value::ServerError(error) => return Err(Failed::Passing(refusal(error))),
-            other => integer(other).map_err(Failed::Final)?,
-        };
-        self.store.enough_replicas(reached).map_err(Failed::Passing)
     }
 }
 

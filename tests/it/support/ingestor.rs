@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::figures::Figures;
 use super::http::{self, Connection, Response};
 use super::process::Process;
-use super::pulses::pulse_with_id;
+use super::pulses::{Totals, nanos, pulse_with_id};
 use super::receiver::Receiver;
 use super::{TestStore, eventually};
 
@@ -189,6 +189,21 @@ impl Ingestor {
         let response = self.get("/ledger");
         assert_eq!(response.status, 200, "{}", response.text());
         response.json()
+    }
+
+    /// Waits until the ledger has as much acknowledged of each unit as was sent.
+    pub fn wait_for_acknowledged(&self, sent: &Totals) {
+        let mut wanted = BTreeMap::<String, u128>::new();
+        sent.iter().for_each(|((_, _, unit), amount)| *wanted.entry(unit.clone()).or_default() += amount);
+        let row = |row: &Value| {
+            let text = |column: &str| row[column].as_str().expect("cells are text").to_owned();
+            (text("use_unit"), nanos(&text("acknowledged")))
+        };
+        eventually("the ledger has what was sent", || {
+            let ledger = self.ledger();
+            let found: BTreeMap<_, _> = ledger["units"].as_array().expect("it has rows").iter().map(row).collect();
+            if found == wanted { Ok(()) } else { Err(format!("{wanted:?} were sent, there are {found:?}")) }
+        });
     }
 
     /// One column of the ledger for KB.

@@ -9,8 +9,11 @@ pub mod process;
 pub mod python;
 pub mod receiver;
 pub mod holding_receiver;
-pub mod redis_server;
 pub mod certificate;
+pub mod ports;
+pub mod redis_server;
+pub mod replication;
+pub mod cluster;
 pub mod sentinel;
 #[cfg(target_os = "linux")]
 pub mod strace;

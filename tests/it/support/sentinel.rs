@@ -1,17 +1,15 @@
 //! A master, two replicas and three Sentinels of a test's own, on free ports of this machine.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::ports::free_port;
 use super::redis_server::RedisServer;
+use super::replication;
 use super::{TestStore, eventually};
 
 /// How the Sentinels know the master.
 pub const MASTER: &str = "main";
-/// Who replicas log in as: so replication can be cut without anybody else noticing.
-const REPLICATION: [&str; 6] = ["repl", "on", ">secret", "~*", "&*", "+@all"];
-
 /// The whole set. Servers are known by their place; the first one begins as the master.
 pub struct SentinelSet {
     pub servers: Vec<(u16, RedisServer)>,
@@ -33,13 +31,11 @@ impl SentinelSet {
                 ("appendonly", "yes"),
                 ("appendfsync", "always"),
                 ("repl-diskless-sync-delay", "0"),
-                ("masteruser", "repl"),
-                ("masterauth", "secret"),
             ];
+            settings.extend(replication::SETTINGS);
             settings.extend(master.as_deref().map(|master| ("replicaof", master)));
             let server = RedisServer::start(&settings);
-            let _: () =
-                redis::cmd("ACL").arg("SETUSER").arg(&REPLICATION).query(&mut server.connection()).expect("it may");
+            replication::allow(&server);
             servers.push((port, server));
         }
         let mut set =
@@ -107,19 +103,12 @@ impl SentinelSet {
 
     /// Whether so many replicas are connected and up to date.
     pub fn replicas_of(&self, place: usize, count: usize) -> Result<(), String> {
-        let mut connection = self.servers[place].1.connection();
-        let info: String =
-            redis::cmd("INFO").arg("replication").query(&mut connection).map_err(|error| error.to_string())?;
-        if info.matches("state=online").count() == count { Ok(()) } else { Err(info) }
+        replication::has(&self.servers[place].1, count)
     }
 
     /// Ends the replication of a master, without anybody else noticing: what it takes from now on, only it has.
     pub fn cut_replication(&self, master: usize) {
-        let mut connection = self.servers[master].1.connection();
-        let _: () = redis::cmd("ACL").arg("SETUSER").arg("repl").arg("off").query(&mut connection).expect("it may");
-        let _: u64 =
-            redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica").query(&mut connection).expect("it may");
-        eventually("no replica is connected", || self.replicas_of(master, 0));
+        replication::cut(&self.servers[master].1);
     }
 
     /// Asks the Sentinels for a fail-over while the master is well.
@@ -153,9 +142,4 @@ fn role(server: &RedisServer) -> Result<String, String> {
 fn connection(port: u16) -> Result<redis::Connection, String> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).map_err(|error| error.to_string())?;
     client.get_connection_with_timeout(Duration::from_secs(1)).map_err(|error| error.to_string())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("it is bound").port()
 }

@@ -45,3 +45,36 @@ mod five_shards {
     }
     super::contract::contract_tests!(fixture);
 }
+
+/// In cluster mode a script that touches a key of another slot, or one that it did not declare, is refused.
+mod on_a_cluster {
+    use super::{RedisServer, RedisSettings, RedisStore, Store, StoreSettings};
+
+    fn fixture() -> impl Fn(&StoreSettings) -> Box<dyn Store> {
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let (own, bus) = (port(), port());
+        let server = RedisServer::start(&[
+            ("port", &own),
+            ("cluster-port", &bus),
+            ("bind", "127.0.0.1"),
+            ("cluster-enabled", "yes"),
+        ]);
+        let mut all = redis::cmd("CLUSTER");
+        let _: () = all.arg("ADDSLOTSRANGE").arg(0).arg(16383).query(&mut server.connection()).unwrap();
+        let redis = RedisSettings {
+            cluster: vec![format!("127.0.0.1:{own}")],
+            shards: Some(5),
+            ..RedisSettings::new("redis://redis")
+        };
+        let state = || -> String { redis::cmd("CLUSTER").arg("INFO").query(&mut server.connection()).unwrap() };
+        while !state().contains("cluster_state:ok") {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        move |settings| {
+            // Holds the server for as long as the closure lives.
+            assert!(server.socket().exists());
+            Box::new(RedisStore::open(&redis, settings).unwrap())
+        }
+    }
+    super::contract::contract_tests!(fixture);
+}
