@@ -7,6 +7,7 @@ use std::process::Command;
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
 const GUARANTEES: &str = "docs/guarantees.md";
+const UPGRADING: &str = "docs/upgrading-from-go.md";
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -90,7 +91,7 @@ fn the_readmes_name_every_setting() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in [READMES[0], READMES[1], "ARCHITECTURE.md", GUARANTEES] {
+    for name in [READMES[0], READMES[1], "ARCHITECTURE.md", GUARANTEES, UPGRADING, "CHANGELOG.md"] {
         let page = file(name);
         let folder = root.join(name).parent().expect("a page is in a folder").to_owned();
         let anchor = |heading: &str| {
