@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use ingestor_consumo::commands::{
-    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, gap, healthcheck, import_go, keys, ledger, outbox,
-    produce, receive, serve, shell, status,
+    EXIT_CODES, backup, check, conformance, cycle, dead_letters, demo, gap, healthcheck, import_go, keys, ledger,
+    outbox, produce, receive, serve, shell, status,
 };
 use ingestor_consumo::config;
 use ingestor_consumo::shutdown::Shutdown;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::http::{Client, request};
 use crate::support::ingestor::{Ingestor, PROGRAM};
 use crate::support::load::Load;
-use crate::support::pulses::{list, nanos, pulse_with_id};
+use crate::support::pulses::{list, nanos, pulse, pulse_with_id};
 use crate::support::receiver::Receiver;
 use crate::support::{TestStore, eventually, eventually_true};
 
@@ -54,6 +54,29 @@ fn pulses_of_both_are_delivered_by_one() {
     for ingestor in &both {
         assert!(ingestor.metric("ingestor_pulses_total{outcome=\"stored\"}") >= EACH as f64);
     }
+}
+
+#[test]
+fn one_ingestor_is_the_receiver_of_another() {
+    let receiver = Receiver::start();
+    let second = Ingestor::delivering(&TestStore::Embedded, &receiver, &[]);
+    let url = format!("http://{}/ingest", second.address());
+    let first = Ingestor::start_on(&TestStore::Embedded, &[("API_URL_SENDER", &url), ("BATCH_QTY_TO_SEND", "7")]);
+    let pulses: Vec<String> = (0..50).map(|tenant| pulse(&format!("tenant-{tenant}"), "0.000000001")).collect();
+    assert_eq!(first.post(&list(&pulses)).status, 200);
+    assert_eq!(first.post(&pulse("tenant-1", "123456789012345678.5")).status, 204);
+    let sum = "123456789012345678.50000005";
+    first.wait_for_ledger_kb("delivered", sum);
+    second.wait_for_ledger_kb("delivered", sum);
+    assert_eq!(receiver.kb(), sum);
+    assert_eq!(second.metric("ingestor_pulses_total{outcome=\"duplicate\"}"), 0.0);
+
+    // A batch that comes again counts once, as each of its pulses has the batch's id and its place.
+    let [id] = &receiver.batches()[..1] else { panic!("the receiver has a batch") };
+    let again = [("Idempotency-Key", id["id"].as_str().expect("ids are text")), ("Content-Type", "application/json")];
+    let body = list(&pulses[..2]);
+    let counts = [0, 1].map(|_| second.post_with(&again, &body).json()["duplicates"].as_u64());
+    assert_eq!(counts, [Some(0), Some(2)]);
 }
 
 /// KB in a list of sums by unit.
