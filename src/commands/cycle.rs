@@ -65,14 +65,13 @@ struct Progress {
 
 /// Tells the store, and waits.
 pub fn run(args: &CycleArgs, stop: &Shutdown) -> ExitCode {
-    let config = match super::configure(&args.settings) {
-        Ok(config) => config,
+    let (_, store) = match super::beside_server(&args.settings) {
+        Ok(found) => found,
         Err(status) => return status,
     };
-    super::name_store(&config);
     let Action::Now { timeout, no_wait } = args.action;
     let patience = if no_wait { Duration::ZERO } else { timeout };
-    let progress = match super::attach_store(&config).and_then(|store| cycle(&*store, patience, stop)) {
+    let progress = match cycle(&*store, patience, stop) {
         Ok(progress) => progress,
         Err(error) => return super::fail(error),
     };

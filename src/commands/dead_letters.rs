@@ -65,21 +65,18 @@ enum Action {
 
 /// Carries the action out.
 pub fn run(args: &DeadLettersArgs) -> ExitCode {
-    let config = match super::configure(&args.settings) {
-        Ok(config) => config,
+    let (config, store) = match super::beside_server(&args.settings) {
+        Ok(found) => found,
         Err(status) => return status,
     };
-    super::name_store(&config);
-    let done = super::attach_store(&config).map_err(|error| error.to_string()).and_then(|store| {
-        let store = &*store;
-        match &args.action {
-            Action::List { limit } => list(store, *limit, args.format),
-            Action::Show { id } => show(store, id, args.format),
-            Action::Replay { id, not_received } => replay(store, id, *not_received, args.format),
-            Action::Discard { id, yes: false } => propose(store, id),
-            Action::Discard { id, yes: true } => discard(store, id, &config.log.dir, args.format),
-        }
-    });
+    let store = &*store;
+    let done = match &args.action {
+        Action::List { limit } => list(store, *limit, args.format),
+        Action::Show { id } => show(store, id, args.format),
+        Action::Replay { id, not_received } => replay(store, id, *not_received, args.format),
+        Action::Discard { id, yes: false } => propose(store, id),
+        Action::Discard { id, yes: true } => discard(store, id, &config.log.dir, args.format),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => super::fail(message),

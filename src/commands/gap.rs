@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::Format;
 use crate::config::RawSettings;
 use crate::store::gap::Gap;
-use crate::store::{Store, StoreError};
 use crate::wording::counted;
 
 /// Lists what Redis lost although it was acknowledged, and lets the batches of such a shard be sent again; works beside a
@@ -39,12 +38,14 @@ enum Action {
 
 /// Carries the action out.
 pub fn run(args: &GapArgs) -> ExitCode {
-    let config = match super::configure(&args.settings) {
-        Ok(config) => config,
+    let (_, store) = match super::beside_server(&args.settings) {
+        Ok(found) => found,
         Err(status) => return status,
     };
-    super::name_store(&config);
-    let done = super::attach_store(&config).and_then(|store| act(&*store, &args.action));
+    let done = match args.action {
+        Action::List => store.gaps(),
+        Action::Resume { shard } => store.resume(shard),
+    };
     let gaps = match done {
         Ok(gaps) => gaps,
         Err(error) => return super::fail(error),
@@ -59,13 +60,6 @@ pub fn run(args: &GapArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Action::List => ExitCode::SUCCESS,
-    }
-}
-
-fn act(store: &dyn Store, action: &Action) -> Result<Vec<Gap>, StoreError> {
-    match *action {
-        Action::List => store.gaps(),
-        Action::Resume { shard } => store.resume(shard),
     }
 }
 

@@ -83,6 +83,17 @@ fn name_store(config: &Config) {
     eprintln!("{}", config.store);
 }
 
+/// The settings and the store beside the process that may be serving it, for a command of operators; or the exit code
+/// after it was said why there is none.
+fn beside_server(settings: &RawSettings) -> Result<(Config, Arc<dyn Store>), ExitCode> {
+    let config = configure(settings)?;
+    name_store(&config);
+    match attach_store(&config) {
+        Ok(store) => Ok((config, store)),
+        Err(error) => Err(fail(error)),
+    }
+}
+
 /// Opens the store to ingest and deliver.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.store {

@@ -32,13 +32,12 @@ enum Action {
 
 /// Carries the action out.
 pub fn run(args: &OutboxArgs) -> ExitCode {
-    let config = match super::configure(&args.settings) {
-        Ok(config) => config,
+    let (_, store) = match super::beside_server(&args.settings) {
+        Ok(found) => found,
         Err(status) => return status,
     };
-    super::name_store(&config);
     let Action::List { limit } = args.action;
-    let entries = match super::attach_store(&config).and_then(|store| store.outbox(limit)) {
+    let entries = match store.outbox(limit) {
         Ok(entries) => entries,
         Err(error) => return super::fail(error),
     };
