@@ -7,7 +7,8 @@ use crate::store::embedded::EmbeddedStore;
 
 /// Prints the ledger and checks it; works beside a running server.
 ///
-/// The exit code is 0 if acknowledged = open + sealed + outbox + delivered + dead letters for every unit, 1 if not.
+/// The exit code is 0 if acknowledged = open + sealed + outbox + delivered + dead letters + discarded for every unit, 1
+/// if not.
 #[derive(clap::Args, Clone)]
 pub struct LedgerArgs {
     /// Print one JSON object, amounts as strings with all their digits
