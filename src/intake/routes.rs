@@ -179,9 +179,8 @@ fn standing(intake: &Intake) -> String {
 /// How many shards each holder delivers for, [`NOBODY`] among them.
 fn holders(store: &dyn Store) -> Result<BTreeMap<String, usize>, StoreError> {
     let mut holders = BTreeMap::new();
-    for shard in 0..store.shards() {
-        let holder = store.lease_holder(shard)?.map_or_else(|| NOBODY.to_owned(), |lease| lease.holder);
-        *holders.entry(holder).or_default() += 1;
+    for lease in store.lease_holders()? {
+        *holders.entry(lease.map_or_else(|| NOBODY.to_owned(), |lease| lease.holder)).or_default() += 1;
     }
     Ok(holders)
 }

@@ -185,8 +185,8 @@ pub trait Store: Send + Sync {
     /// lease from it at once, under a higher token.
     fn acquire_idle_lease(&self, shard: u16, holder: &str, length: Duration) -> Result<LeaseState, StoreError>;
 
-    /// Who holds a shard's lease now. Changes nothing.
-    fn lease_holder(&self, shard: u16) -> Result<Option<LeaseHolder>, StoreError>;
+    /// Who holds each shard's lease now, in the order of the shards. Changes nothing.
+    fn lease_holders(&self) -> Result<Vec<Option<LeaseHolder>>, StoreError>;
 
     /// Gives the lease back, if the token is still the highest, so that another process need not wait for its end.
     fn release_lease(&self, shard: u16, token: FencingToken) -> Result<(), StoreError>;

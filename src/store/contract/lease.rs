@@ -14,7 +14,7 @@ pub fn a_holder_renews_under_one_token(open: Open<'_>) {
 
 pub fn the_holder_is_named(open: Open<'_>) {
     let store = open(&settings(NEVER));
-    let holder = || store.lease_holder(0).unwrap();
+    let holder = || store.lease_holders().unwrap().remove(0);
     assert_eq!(holder(), None);
     let before = store.now().unwrap();
     let token = acquire(&*store, 0, "one: %|é");
@@ -28,6 +28,11 @@ pub fn the_holder_is_named(open: Open<'_>) {
     let taken = store.now().unwrap();
     wait_until(&*store, taken.after(length + Duration::from_millis(2)));
     assert_eq!(holder(), None, "it has ended");
+    let (last, shards) = (store.shards() - 1, usize::from(store.shards()));
+    acquire(&*store, last, "three");
+    let holders = store.lease_holders().unwrap();
+    let named: Vec<usize> = (0..holders.len()).filter(|&shard| holders[shard].is_some()).collect();
+    assert_eq!((holders.len(), named), (shards, vec![usize::from(last)]), "each has its own");
 }
 
 pub fn another_holder_waits(open: Open<'_>) {

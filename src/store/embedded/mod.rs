@@ -278,8 +278,8 @@ impl Store for EmbeddedStore {
         self.acquire_lease(shard, holder, length)
     }
 
-    fn lease_holder(&self, _shard: u16) -> Result<Option<LeaseHolder>, StoreError> {
-        self.shared.read(|tx| sealed::lease_holder(tx, Timestamp::now()))
+    fn lease_holders(&self) -> Result<Vec<Option<LeaseHolder>>, StoreError> {
+        self.shared.read(|tx| Ok(vec![sealed::lease_holder(tx, Timestamp::now())?]))
     }
 
     fn release_lease(&self, _shard: u16, token: FencingToken) -> Result<(), StoreError> {

@@ -21,9 +21,7 @@ impl RedisStore {
     }
 
     pub(super) fn hash(&self, key: &str) -> Result<Record, StoreError> {
-        let mut command = Cmd::new();
-        command.arg("HGETALL").arg(key);
-        reply::hash(self.run(command, Repeat::Read)?).map(Record::new)
+        reply::hash(self.run(whole_hash(key), Repeat::Read)?).map(Record::new)
     }
 
     /// The keys of the shard that an id names; `None` for an id that is none of this store's.
@@ -95,12 +93,7 @@ impl RedisStore {
         if listed.is_empty() {
             return Ok(Vec::new());
         }
-        let command = |(id, _): &Listed| {
-            let mut command = Cmd::new();
-            command.arg("HGETALL").arg(keys.batch(id));
-            command
-        };
-        let commands: Vec<Cmd> = listed.iter().map(command).collect();
+        let commands: Vec<Cmd> = listed.iter().map(|(id, _)| whole_hash(&keys.batch(id))).collect();
         let records = self.shared.pool.run_all(&commands, Repeat::Read)?;
         let mut found = Vec::with_capacity(listed.len());
         for (batch, record) in listed.into_iter().zip(records) {
@@ -139,6 +132,13 @@ impl RedisStore {
         command.arg("ZCARD").arg(key);
         integer(&self.run(command, Repeat::Read)?).map(|count| count as u64)
     }
+}
+
+/// Reads all of a hash.
+pub(super) fn whole_hash(key: &str) -> Cmd {
+    let mut command = redis::cmd("HGETALL");
+    command.arg(key);
+    command
 }
 
 /// A batch with its score in a sorted set, which is a moment.

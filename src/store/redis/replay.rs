@@ -10,8 +10,8 @@ use std::time::Instant;
 use redis::{Cmd, Value};
 
 use super::Shared;
+use super::access::whole_hash;
 use super::connection::Packed;
-use super::keys::ShardKeys;
 use super::pool::Repeat;
 use super::reply::{self, corrupt, pairs, text};
 use super::script::SCRIPTS;
@@ -197,8 +197,7 @@ impl Shared {
 
     pub(super) fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
-        let command = |keys: &ShardKeys| redis::cmd("HGETALL").arg(&keys.gaps).to_owned();
-        let commands: Vec<Cmd> = self.keys.iter().map(command).collect();
+        let commands: Vec<Cmd> = self.keys.iter().map(|keys| whole_hash(&keys.gaps)).collect();
         for (shard, noted) in (0..).zip(self.pool.read_each(&commands)?) {
             gaps.extend(read_gaps(shard, noted)?);
         }

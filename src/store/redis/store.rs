@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::access::read_listed;
+use super::access::{read_listed, whole_hash};
 use super::pool::Repeat;
 use super::records::{self, Record};
 use super::replay::lock;
@@ -57,10 +57,12 @@ impl Store for RedisStore {
         self.ask_for_lease(shard, holder, length, true)
     }
 
-    fn lease_holder(&self, shard: u16) -> Result<Option<LeaseHolder>, StoreError> {
-        let Some(lease) = self.hash(&self.keys(shard)?.lease)?.lease_holder()? else { return Ok(None) };
+    fn lease_holders(&self) -> Result<Vec<Option<LeaseHolder>>, StoreError> {
+        let commands: Vec<Cmd> = self.shared.keys.iter().map(|keys| whole_hash(&keys.lease)).collect();
+        let leases = self.shared.pool.read_each(&commands)?;
         let now = self.now()?;
-        Ok(Some(lease).filter(|lease| now < lease.until))
+        let holder = |lease| Ok(Record::new(reply::hash(lease)?).lease_holder()?.filter(|lease| now < lease.until));
+        leases.into_iter().map(holder).collect()
     }
 
     fn release_lease(&self, shard: u16, token: FencingToken) -> Result<(), StoreError> {
