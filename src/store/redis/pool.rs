@@ -100,9 +100,10 @@ impl Pool {
     pub(super) fn read_each(&self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         let mut by_node: BTreeMap<Option<Node>, (Packed, Vec<usize>)> = BTreeMap::new();
         for (place, command) in commands.iter().enumerate() {
-            let node = self.target.node(slot_of(&command.get_packed_command()), IO_TIMEOUT)?;
+            let bytes = command.get_packed_command();
+            let node = self.target.node(slot_of(&bytes), IO_TIMEOUT)?;
             let (packed, places) = by_node.entry(node).or_default();
-            packed.add(command);
+            packed.add_packed(&bytes);
             places.push(place);
         }
         let mut values = vec![Value::Nil; commands.len()];
