@@ -71,20 +71,13 @@ impl RedisStore {
         argument: &[u8],
     ) -> Result<bool, StoreError> {
         let Some((_, keys)) = self.keys_of(id) else { return Ok(false) };
-        let wanted = self.shared.wait_replicas;
-        if wanted == 0 {
+        let Some(wait) = self.shared.wait_command(self.shared.wait_timeout) else {
             return self.step(Some(token), id, &[argument], Repeat::Never);
-        }
+        };
         let command = settle_call(keys, Some(token), id, &[argument]);
-        let mut wait = Cmd::new();
-        wait.arg("WAIT").arg(wanted).arg(self.shared.wait_timeout.as_millis().max(1) as u64);
         let answers = self.shared.pool.run_all(&[command, wait], Repeat::Never)?;
         let [done, reached] = &answers[..] else { return Err(StoreError::Corrupt("expected two answers".to_owned())) };
-        let reached = integer(reached)?;
-        if reached < i64::from(wanted) {
-            let text = format!("{reached} of {wanted} replicas have the batch, so it is not sent yet");
-            return Err(StoreError::Unavailable(text));
-        }
+        self.shared.enough_replicas(integer(reached)?, "have the batch, so it is not sent yet")?;
         flag(done)
     }
 

@@ -9,7 +9,7 @@ use super::call::{Call, Failed, State, worse};
 use super::cluster::{Node, Redirect};
 use super::connection::{ASKING, Link};
 use super::reply::{integer, no_answer, refusal};
-use super::writer::RedisWriter;
+use super::writer::{CONFIRMED, RedisWriter};
 use crate::store::StoreError;
 
 /// Where calls go: the node of a cluster, and whether their slot is only on its way there.
@@ -165,6 +165,6 @@ impl RedisWriter {
             Value::ServerError(error) => return Err(Failed::Passing(refusal(error))),
             other => integer(other).map_err(Failed::Final)?,
         };
-        self.store.enough_replicas(reached).map_err(Failed::Passing)
+        self.store.enough_replicas(reached, CONFIRMED).map_err(Failed::Passing)
     }
 }

@@ -16,7 +16,7 @@ use super::pool::Repeat;
 use super::reply::{self, corrupt, pairs, text};
 use super::script::SCRIPTS;
 use super::trail::{Kept, Line, Missing, Trail};
-use super::writer::REMEMBERED;
+use super::writer::{CONFIRMED, REMEMBERED};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::gap::{Gap, Replays};
@@ -150,7 +150,7 @@ impl Shared {
         let mut answers = self.pool.run_packed(&packed, Repeat::Write)?.into_iter();
         let verdicts = reply::bytes(answers.next().unwrap_or(Value::Nil))?;
         if let Some(reached) = answers.next() {
-            self.enough_replicas(reply::integer(&reached)?)?;
+            self.enough_replicas(reply::integer(&reached)?, CONFIRMED)?;
         }
         // Its client was told that it counts.
         let refused = verdicts.iter().filter(|verdict| !matches!(verdict, b'S' | b'D')).count();

@@ -40,6 +40,9 @@ const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
 /// Pauses between attempts double from the first to the last of these.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(320)];
 
+/// What replicas have done that have a group.
+pub(super) const CONFIRMED: &str = "confirmed the group";
+
 /// One worker's writer.
 pub(super) struct RedisWriter {
     pub(super) store: Arc<Shared>,
@@ -221,13 +224,13 @@ impl Shared {
         })
     }
 
-    /// Whether as many replicas as wanted have it.
-    pub(super) fn enough_replicas(&self, reached: i64) -> Result<(), StoreError> {
+    /// Whether as many replicas as wanted have it; `what` says for people what those have done that did.
+    pub(super) fn enough_replicas(&self, reached: i64, what: &str) -> Result<(), StoreError> {
         if reached >= i64::from(self.wait_replicas) {
             return Ok(());
         }
         let wanted = self.wait_replicas;
-        Err(StoreError::Unavailable(format!("{reached} of {wanted} replicas confirmed the group")))
+        Err(StoreError::Unavailable(format!("{reached} of {wanted} replicas {what}")))
     }
 }
 
