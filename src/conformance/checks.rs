@@ -2,6 +2,7 @@
 
 use super::probe::{Answer, Letter, Probe, Seen, Signing};
 use super::{Check, Outcome, Subject};
+use crate::outbox::attempt::Meaning;
 use crate::wording::{counted, span};
 
 /// What a check found.
@@ -165,13 +166,11 @@ fn no_json(probe: &Probe<'_>) -> Found {
     let mut letter = probe.letter("no json", &["1"]);
     letter.body.pop();
     let answer = probe.post(&letter, Signing::Honest, &[]);
-    match answer.status {
-        Some(400 | 413 | 415 | 422) => pass(answer.said()),
-        Some(200..=299) => fail(format!("{}: what it can't read would be deleted as delivered", answer.said())),
-        Some(408 | 409 | 425 | 429 | 500..=599) | None => {
-            warn(format!("{}: such a batch would be sent again for ever", answer.said()))
-        }
-        Some(_) => warn(format!("{}: such a batch would pause all deliveries", answer.said())),
+    match answer.meaning() {
+        Meaning::Refused => pass(answer.said()),
+        Meaning::Confirmed => fail(format!("{}: what it can't read would be deleted as delivered", answer.said())),
+        Meaning::Passing => warn(format!("{}: such a batch would be sent again for ever", answer.said())),
+        Meaning::Misconfigured => warn(format!("{}: such a batch would pause all deliveries", answer.said())),
     }
 }
 

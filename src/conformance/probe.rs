@@ -15,6 +15,8 @@ use super::Subject;
 use crate::amount::Amount;
 use crate::batch::AmountFormat;
 use crate::clock::Timestamp;
+use crate::generation::{Epoch, Window};
+use crate::outbox::attempt::{self, Meaning};
 use crate::signature::SigningKeys;
 
 /// Attempts of a delivery that must succeed in the end.
@@ -92,13 +94,13 @@ struct Row<'a> {
 }
 
 impl Answer {
-    pub(super) fn is_confirmation(&self) -> bool {
-        matches!(self.status, Some(200..=299))
+    /// What the ingestor makes of it.
+    pub(super) fn meaning(&self) -> Meaning {
+        self.status.map_or(Meaning::Passing, Meaning::of)
     }
 
-    /// What the ingestor would repeat.
-    fn may_pass(&self) -> bool {
-        matches!(self.status, None | Some(408 | 409 | 425 | 429 | 500..=599))
+    pub(super) fn is_confirmation(&self) -> bool {
+        self.meaning() == Meaning::Confirmed
     }
 
     /// For people.
@@ -169,17 +171,10 @@ impl<'s> Probe<'s> {
     fn headers(&self, letter: &Letter, signing: Signing, more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
         let age = if signing == Signing::Stale { STALE } else { Duration::ZERO };
         let now = Timestamp::now();
-        let at = (Timestamp(now.0.saturating_sub(age.as_millis() as u64)).0 / 1000).to_string();
-        let mut headers = vec![
-            ("Content-Type", "application/json".to_owned()),
-            ("Idempotency-Key", letter.id.clone()),
-            ("webhook-id", letter.id.clone()),
-            ("webhook-timestamp", at.clone()),
-            ("Ingestor-Generation", "0A".to_owned()),
-            ("Ingestor-Window-Start", Timestamp(now.0 / 3_600_000 * 3_600_000).to_string()),
-            ("Ingestor-Window-End", Timestamp((now.0 / 3_600_000 + 1) * 3_600_000).to_string()),
-            ("Ingestor-Batch-Count", letter.aggregates.to_string()),
-        ];
+        let at = (now.0.saturating_sub(age.as_millis() as u64) / 1000).to_string();
+        let hour = now.0 / 3_600_000;
+        let window = Window { start: Timestamp(hour * 3_600_000), end: Timestamp((hour + 1) * 3_600_000) };
+        let mut headers = attempt::headers(&letter.id, &at, Epoch(0), window, letter.aggregates as u64).to_vec();
         if let Some(authorization) = &self.subject.authorization {
             headers.push(("Authorization", authorization.expose().to_owned()));
         }
@@ -229,7 +224,7 @@ impl<'s> Probe<'s> {
     pub(super) fn deliver(&self, letter: &Letter, more: &[(&'static str, &str)]) -> Answer {
         let mut answer = self.post(letter, Signing::Honest, more);
         for attempt in 1..ATTEMPTS {
-            if !answer.may_pass() {
+            if answer.meaning() != Meaning::Passing {
                 break;
             }
             self.passing_failures.set(self.passing_failures.get() + 1);

@@ -8,6 +8,7 @@ use ureq::{Agent, Error, Timeout};
 use crate::batch::Batch;
 use crate::clock::Timestamp;
 use crate::config::ReceiverSettings;
+use crate::generation::{Epoch, Window};
 
 /// A `Retry-After` beyond this is taken for a mistake.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -74,17 +75,10 @@ impl Courier {
     pub fn post(&self, batch: &Batch) -> Verdict {
         let id = batch.id.as_str();
         let timestamp = (Timestamp::now().0 / 1000).to_string();
-        let mut request = self
-            .agent
-            .post(&self.settings.url)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("Idempotency-Key", id)
-            .header("webhook-id", id)
-            .header("webhook-timestamp", &timestamp)
-            .header("Ingestor-Generation", batch.epoch.to_string())
-            .header("Ingestor-Window-Start", batch.window.start.to_string())
-            .header("Ingestor-Window-End", batch.window.end.to_string())
-            .header("Ingestor-Batch-Count", batch.aggregates.to_string());
+        let mut request = self.agent.post(&self.settings.url);
+        for (name, value) in headers(id, &timestamp, batch.epoch, batch.window, batch.aggregates) {
+            request = request.header(name, value);
+        }
         if let Some(authorization) = &self.settings.authorization {
             request = request.header(header::AUTHORIZATION, authorization.expose());
         }
@@ -107,19 +101,64 @@ impl Courier {
     }
 }
 
+/// What an attempt says of its batch, besides the batch itself; `timestamp` is the attempt's, in seconds since 1970.
+pub fn headers(
+    id: &str,
+    timestamp: &str,
+    epoch: Epoch,
+    window: Window,
+    aggregates: u64,
+) -> [(&'static str, String); 8] {
+    [
+        ("Content-Type", "application/json".to_owned()),
+        ("Idempotency-Key", id.to_owned()),
+        ("webhook-id", id.to_owned()),
+        ("webhook-timestamp", timestamp.to_owned()),
+        ("Ingestor-Generation", epoch.to_string()),
+        ("Ingestor-Window-Start", window.start.to_string()),
+        ("Ingestor-Window-End", window.end.to_string()),
+        ("Ingestor-Batch-Count", aggregates.to_string()),
+    ]
+}
+
+/// What a status means for the batch that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The receiver has it.
+    Confirmed,
+    /// Another attempt may succeed.
+    Passing,
+    /// It will never be taken.
+    Refused,
+    /// The destination is wrong, not the batch.
+    Misconfigured,
+}
+
+impl Meaning {
+    /// The one table of it.
+    pub const fn of(status: u16) -> Self {
+        match status {
+            200..=299 => Meaning::Confirmed,
+            408 | 409 | 425 | 429 | 500..=599 => Meaning::Passing,
+            400 | 413 | 415 | 422 => Meaning::Refused,
+            _ => Meaning::Misconfigured,
+        }
+    }
+}
+
 fn classify(status: StatusCode, headers: &HeaderMap, answer: &[u8], now: SystemTime) -> Verdict {
     let said = format!("the receiver answered {status}{}", excerpt(answer));
-    match status.as_u16() {
-        200..=299 => Verdict::Confirmed,
-        400 | 413 | 415 | 422 => Verdict::Refused(said),
-        // Some of these say that it was not taken up; a receiver that is down for days answers 503 the whole time, and
-        // its batches must not be parked for that. 409 may mean that another attempt is being processed, and after any
-        // other 5xx nobody knows how far the receiver came.
-        status @ (408 | 409 | 425 | 429 | 500..=599) => {
-            let ambiguous = !matches!(status, 408 | 425 | 429 | 503);
+    match Meaning::of(status.as_u16()) {
+        Meaning::Confirmed => Verdict::Confirmed,
+        Meaning::Passing => {
+            // Some of these say that it was not taken up; a receiver that is down for days answers 503 the whole time, and
+            // its batches must not be parked for that. 409 may mean that another attempt is being processed, and after
+            // any other 5xx nobody knows how far the receiver came.
+            let ambiguous = !matches!(status.as_u16(), 408 | 425 | 429 | 503);
             Verdict::Retry { ambiguous, not_before: retry_after(headers, now), error: said }
         }
-        _ => Verdict::Misconfigured(said),
+        Meaning::Refused => Verdict::Refused(said),
+        Meaning::Misconfigured => Verdict::Misconfigured(said),
     }
 }
 
@@ -166,7 +205,6 @@ fn is_bad_certificate(error: &std::io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::batch::BatchId;
-    use crate::generation::{Epoch, Window};
     use crate::pulse::UnitTotals;
 
     fn verdict(status: u16, retry_after: Option<&str>) -> Verdict {
