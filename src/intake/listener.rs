@@ -56,7 +56,7 @@ impl Bound {
             let setting = if error.kind() == std::io::ErrorKind::AddrNotAvailable { host } else { port };
             format!("can't listen on {wanted}: {error}; set {setting}")
         })?;
-        Bound::behind_door(socket, policy, false)
+        Bound::behind_door(socket, policy)
     }
 
     /// As [`Bound::new`], on a socket that listens already and that somebody else holds too.
@@ -66,10 +66,11 @@ impl Bound {
     pub fn passed(socket: TcpListener, policy: DoorPolicy) -> Result<Bound, String> {
         let prepared = socket.set_nonblocking(false).and_then(|()| prepare(&SockRef::from(&socket)));
         prepared.map_err(|error| format!("the socket that was passed can't be used: {error}"))?;
-        Bound::behind_door(socket, DoorPolicy { listener_is_shared: true, ..policy }, true)
+        Bound::behind_door(socket, DoorPolicy { listener_is_shared: true, ..policy })
     }
 
-    fn behind_door(socket: TcpListener, policy: DoorPolicy, is_passed: bool) -> Result<Bound, String> {
+    fn behind_door(socket: TcpListener, policy: DoorPolicy) -> Result<Bound, String> {
+        let is_passed = policy.listener_is_shared;
         let address = socket.local_addr().map_err(|error| error.to_string())?;
         let for_library = socket.try_clone().map_err(|error| error.to_string())?;
         let door = door::guard(&for_library, policy).map_err(|error| error.to_string())?;
