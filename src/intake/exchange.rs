@@ -319,18 +319,8 @@ impl Exchange {
     /// Answers. A client that is gone is no error: whatever it sent is stored or not, as the answer would have said.
     pub fn reply(mut self, reply: Reply) {
         let is_whole = self.finish_body();
-        let is_ingest = self.is_ingest();
-        let Exchange { request, started, turn, .. } = self;
-        turn.turns.metrics.count_request(reply.status);
-        if is_ingest {
-            let took = started.elapsed();
-            turn.turns.metrics.observe_request(took);
-            if reply.status >= 500 || took > SLOW {
-                let value = |name| request.headers().iter().find(|header| header.field.equiv(name));
-                let traceparent = value("traceparent").map(|header| header.value.as_str());
-                turn.turns.trouble.note(format_args!("POST /ingest"), reply.status, took, traceparent);
-            }
-        }
+        self.observe(reply.status);
+        let Exchange { request, turn, .. } = self;
         let stays = is_whole && !turn.turns.leaving.load(Ordering::Acquire);
         let reply = if stays { reply } else { reply.closing() };
         let hang_up = || turn.connection.iter().for_each(|client| turn.turns.door.hang_up(client));
@@ -342,6 +332,18 @@ impl Exchange {
             hang_up();
         }
         drop(turn);
+    }
+
+    fn observe(&self, status: u16) {
+        let turns = &self.turn.turns;
+        turns.metrics.count_request(status);
+        if self.is_ingest() {
+            let took = self.started.elapsed();
+            turns.metrics.observe_request(took);
+            if status >= 500 || took > SLOW {
+                turns.trouble.note(status, took, self.header("traceparent"));
+            }
+        }
     }
 
     /// Answers from a pool thread, since the caller must not block on the client.

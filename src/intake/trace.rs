@@ -57,12 +57,12 @@ struct Last {
 }
 
 impl TroubleLog {
-    /// Notes a request that was answered with 5xx or late. `traceparent` is the header's value.
-    pub fn note(&self, request: fmt::Arguments<'_>, status: u16, took: Duration, traceparent: Option<&str>) {
+    /// Notes a request with pulses that was answered with 5xx or late. `traceparent` is the header's value.
+    pub fn note(&self, status: u16, took: Duration, traceparent: Option<&str>) {
         let Some(left_out) = self.due(Instant::now()) else { return };
         let trace = traceparent.and_then(TraceParent::parse).map(|trace| format!(", {trace}")).unwrap_or_default();
         let others = if left_out == 0 { String::new() } else { format!(" (and {left_out} more since the last line)") };
-        log::warn!("{request} was answered with {status} after {} ms{trace}{others}", took.as_millis());
+        log::warn!("POST /ingest was answered with {status} after {} ms{trace}{others}", took.as_millis());
     }
 
     /// How many requests were passed over, if a line may be written now.
