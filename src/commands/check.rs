@@ -12,7 +12,7 @@ use crate::keys::ApiKeys;
 use crate::outbox::attempt::Courier;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::RedisStore;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Durability, Store};
 use crate::wording::counted;
 
 /// Validates the settings and looks at the store, what it promises, the receiver, the addresses and the log's directory.
@@ -70,8 +70,8 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     findings.push(receiver(&config));
     findings.extend(addresses(&config));
     findings.push(directory("log", &config.log.dir));
-    let worst = |state| findings.iter().any(|finding| finding.state == state);
-    let bad = worst(State::Failed) || (args.strict && worst(State::Warning));
+    let any = |state| findings.iter().any(|finding| finding.state == state);
+    let bad = any(State::Failed) || (args.strict && any(State::Warning));
     print(args.format, findings);
     if bad { super::fail("see above") } else { ExitCode::SUCCESS }
 }
@@ -115,10 +115,9 @@ fn store(config: &Config) -> Vec<Finding> {
     let looked = match &config.store {
         StoreChoice::Embedded(data_dir) => {
             findings.push(directory("data", data_dir));
-            look_embedded(config, data_dir)
+            EmbeddedStore::look(data_dir, &config.store_settings).map(boxed)
         }
-        StoreChoice::Redis(settings) => RedisStore::look(settings, &config.store_settings)
-            .map(|(durability, store)| (durability, store.map(|store| Box::new(store) as Box<dyn Store>))),
+        StoreChoice::Redis(settings) => RedisStore::look(settings, &config.store_settings).map(boxed),
     };
     let (durability, store) = match looked {
         Ok(looked) => looked,
@@ -136,15 +135,8 @@ fn store(config: &Config) -> Vec<Finding> {
     findings
 }
 
-type Looked = (Durability, Option<Box<dyn Store>>);
-
-fn look_embedded(config: &Config, data_dir: &Path) -> Result<Looked, StoreError> {
-    let store = EmbeddedStore::look(data_dir, &config.store_settings)?;
-    let durability = match &store {
-        Some(store) => store.durability()?,
-        None => Durability { summary: "each group is synced before it is acknowledged".to_owned(), warnings: vec![] },
-    };
-    Ok((durability, store.map(|store| Box::new(store) as Box<dyn Store>)))
+fn boxed<S: Store + 'static>((durability, store): (Durability, Option<S>)) -> (Durability, Option<Box<dyn Store>>) {
+    (durability, store.map(|store| Box::new(store) as Box<dyn Store>))
 }
 
 fn ledger(store: &dyn Store) -> Finding {

@@ -88,18 +88,20 @@ impl EmbeddedStore {
         Self::with(connection, file, settings, None)
     }
 
-    /// As [`EmbeddedStore::attach`]; `None` if there is no store, or one of an older version, which the server brings up to
-    /// date when it starts.
+    /// What the store of a data directory promises, and the store if there is one: not one of an older version, which the
+    /// server brings up to date when it starts. Makes none.
     ///
     /// # Errors
     /// As [`EmbeddedStore::open`], but for the directory.
-    pub fn look(data_dir: &Path, settings: &StoreSettings) -> Result<Option<EmbeddedStore>, StoreError> {
+    pub fn look(data_dir: &Path, settings: &StoreSettings) -> Result<(Durability, Option<EmbeddedStore>), StoreError> {
         let file = connection::database_file(data_dir);
         if !file.exists() || connection::is_older(&file)? {
-            return Ok(None);
+            let summary = "each group is synced before it is acknowledged".to_owned();
+            return Ok((Durability { summary, warnings: Vec::new() }, None));
         }
         connection::check_file(&file)?;
-        Self::attach(data_dir, settings).map(Some)
+        let found = Self::attach(data_dir, settings)?;
+        Ok((found.durability()?, Some(found)))
     }
 
     /// Reads the ledger of a data directory, whether or not a process is serving it.

@@ -214,11 +214,8 @@ impl RedisStore {
         check_settings(settings, store)?;
         let pool = Pool::new(Target::new(settings, Duration::ZERO)?);
         let durability = health::durability(&pool, &settings.keys(settings.new_shards()), settings.wait_replicas)?;
-        match Self::attach(settings, store) {
-            Ok(found) => Ok((durability, Some(found))),
-            Err(StoreError::Misconfigured(_)) if !exists(&pool, settings)? => Ok((durability, None)),
-            Err(error) => Err(error),
-        }
+        let found = exists(&pool, settings)?.then(|| Self::open(settings, store)).transpose()?;
+        Ok((durability, found))
     }
 
     fn keys(&self, shard: u16) -> Result<&ShardKeys, StoreError> {
