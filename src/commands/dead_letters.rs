@@ -185,8 +185,7 @@ fn append(path: &Path, line: &str) -> Result<(), String> {
 }
 
 fn find(store: &dyn Store, id: &str) -> Result<DeadLetter, String> {
-    let letters = store.dead_letters(usize::MAX).map_err(|error| error.to_string())?;
-    letters.into_iter().find(|letter| letter.batch.id.as_str() == id).ok_or_else(missing)
+    store.dead_letter(&BatchId::from_text(id)).map_err(|error| error.to_string())?.ok_or_else(missing)
 }
 
 fn missing() -> String {

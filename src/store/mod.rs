@@ -241,6 +241,9 @@ pub trait Store: Send + Sync {
     /// Up to `limit` dead letters, oldest first.
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
+    /// One dead letter; `None` if there is none of this id.
+    fn dead_letter(&self, id: &BatchId) -> Result<Option<DeadLetter>, StoreError>;
+
     /// Puts a dead letter back into the outbox, due now, under its own id and bytes. What its earlier attempts left
     /// ambiguous stays so, unless it is known not to be received, and they still count: only the backoff starts anew.
     /// Returns whether there was one.

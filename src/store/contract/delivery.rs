@@ -212,6 +212,10 @@ pub fn a_dead_letter_is_kept_and_replayed(open: Open<'_>) {
     assert_eq!(store.dead_letters(10).unwrap(), expected, "oldest first");
     assert_eq!(store.dead_letters(1).unwrap(), expected[..1]);
     assert_eq!(store.dead_letters(usize::MAX).unwrap(), expected);
+    let found = |index: usize| store.dead_letter(&batches[index].id).unwrap();
+    assert_eq!([found(1), found(0)].map(Option::unwrap), expected);
+    assert_eq!(found(2), None, "it is in the outbox");
+    assert_eq!(store.dead_letter(&BatchId::from_text("nonsense")).unwrap(), None);
     assert_eq!(deliverer.only_entry().batch, batches[2]);
     // Late news about a dead letter changes nothing.
     store.settle(token, &batches[1].id, &Settlement::Confirm).unwrap();

@@ -345,6 +345,10 @@ impl Store for EmbeddedStore {
         self.shared.read(|tx| outbox::dead_letters(tx, limit))
     }
 
+    fn dead_letter(&self, id: &BatchId) -> Result<Option<DeadLetter>, StoreError> {
+        self.shared.read(|tx| outbox::dead_letter(tx, id))
+    }
+
     fn replay(&self, id: &BatchId, not_received: bool) -> Result<bool, StoreError> {
         self.shared.write(|tx| outbox::replay(tx, Timestamp::now(), id, not_received))
     }

@@ -46,15 +46,24 @@ fn entries(tx: &Connection, condition: &str, parameters: impl Params) -> Result<
 
 /// Dead letters, oldest first.
 pub fn dead_letters(tx: &Connection, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+    letters(tx, "", [int(limit as u64)])
+}
+
+/// The dead letter of this id, if there is one.
+pub fn dead_letter(tx: &Connection, id: &BatchId) -> Result<Option<DeadLetter>, StoreError> {
+    Ok(letters(tx, "AND batch_id = ?", (id.as_str(), 1))?.pop())
+}
+
+fn letters(tx: &Connection, condition: &str, parameters: impl Params) -> Result<Vec<DeadLetter>, StoreError> {
     let mut statement = tx.prepare_cached(&format!(
         "SELECT {BATCH_COLUMNS}, attempts, last_error FROM batches
-         WHERE dead_at_ms IS NOT NULL ORDER BY dead_at_ms, epoch, number LIMIT ?"
+         WHERE dead_at_ms IS NOT NULL {condition} ORDER BY dead_at_ms, epoch, number LIMIT ?"
     ))?;
     let read = |row: &Row<'_>| {
         let reason: Option<String> = row.get(8)?;
         Ok(DeadLetter { batch: batch(row)?, attempts: row.get(7)?, reason: reason.unwrap_or_default() })
     };
-    let mut letters = statement.query_map([int(limit as u64)], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut letters = statement.query_map(parameters, read)?.collect::<rusqlite::Result<Vec<_>>>()?;
     for letter in &mut letters {
         letter.batch.totals = batch_totals(tx, &letter.batch.id)?;
     }

@@ -269,6 +269,17 @@ impl Store for RedisStore {
         Ok(letters.into_iter().map(|(_, letter)| letter).collect())
     }
 
+    fn dead_letter(&self, id: &BatchId) -> Result<Option<DeadLetter>, StoreError> {
+        let Some((shard, keys)) = self.keys_of(id) else { return Ok(None) };
+        let mut listed = redis::cmd("ZSCORE");
+        listed.arg(&keys.dead).arg(id.as_str());
+        let answers = self.shared.pool.run_all(&[listed, whole_hash(&keys.batch(id))], Repeat::Read)?;
+        let [listed, record] =
+            <[Value; 2]>::try_from(answers).map_err(|answers| corrupt("expected two answers", answers))?;
+        let record = Record::new(reply::hash(record)?);
+        (listed != Value::Nil && !record.is_empty()).then(|| record.dead_letter(id.clone(), shard)).transpose()
+    }
+
     fn replay(&self, id: &BatchId, not_received: bool) -> Result<bool, StoreError> {
         self.step(None, id, &[b"replay", if not_received { b"1" } else { b"0" }], Repeat::Never)
     }
