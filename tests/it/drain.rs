@@ -87,41 +87,35 @@ fn a_draining_server_says_so_and_a_second_signal_ends_it() {
     signal(redis, "CONT");
 }
 
-#[test]
-fn a_signal_that_comes_twice_is_one_wish_to_stop() {
+/// Pulses wait for a Redis that says nothing while the server is asked to stop; all are answered once it speaks again.
+fn answers_all_after(ask_to_stop: impl FnOnce(&Ingestor)) {
     let mut store = TestStore::redis();
     let redis = store.server_pid();
     let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s")];
     let mut ingestor = Ingestor::start_on(&store, &settings);
     signal(redis, "STOP");
     let (held, _) = ingestor.fill();
-    let thrice = "kill -s TERM \"$0\"; kill -s INT \"$0\"; kill -s TERM \"$0\"";
-    assert!(Command::new("sh").args(["-c", thrice, &ingestor.id().to_string()]).status().unwrap().success());
+    ask_to_stop(&ingestor);
     eventually_true("it is draining", || ingestor.output().contains("draining"));
     signal(redis, "CONT");
     for mut connection in held {
         connection.set_read_timeout(READ_TIMEOUT);
-        assert_eq!(connection.receive().unwrap().status, 204);
+        assert_eq!(connection.receive().expect("it answers").status, 204);
     }
     assert_eq!(ingestor.wait_for_exit().code(), Some(0), "{}", ingestor.output());
 }
 
 #[test]
+fn a_signal_that_comes_twice_is_one_wish_to_stop() {
+    answers_all_after(|ingestor| {
+        let thrice = "kill -s TERM \"$0\"; kill -s INT \"$0\"; kill -s TERM \"$0\"";
+        assert!(Command::new("sh").args(["-c", thrice, &ingestor.id().to_string()]).status().unwrap().success());
+    });
+}
+
+#[test]
 fn what_was_accepted_is_answered_before_the_end() {
-    let mut store = TestStore::redis();
-    let redis = store.server_pid();
-    let settings = [("CHANNEL_CAPACITY", "1"), ("WORKERS", "1"), ("REQUEST_TIMEOUT", "60s")];
-    let mut ingestor = Ingestor::start_on(&store, &settings);
-    signal(redis, "STOP");
-    let (held, _) = ingestor.fill();
-    ingestor.signal("TERM");
-    eventually_true("it is draining", || ingestor.output().contains("draining"));
-    signal(redis, "CONT");
-    for mut connection in held {
-        connection.set_read_timeout(READ_TIMEOUT);
-        assert_eq!(connection.receive().unwrap().status, 204);
-    }
-    assert_eq!(ingestor.wait_for_exit().code(), Some(0));
+    answers_all_after(|ingestor| ingestor.signal("TERM"));
 }
 
 #[test]

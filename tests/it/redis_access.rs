@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 use crate::support::ingestor::{Ingestor, program};
@@ -33,12 +32,6 @@ fn scripted() -> BTreeSet<String> {
     let text: String = scripts.map(|path| fs::read_to_string(path).expect("it is text")).collect();
     let calls = text.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
     calls.map(str::to_ascii_lowercase).collect()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("it is bound").port().to_string()
 }
 
 /// A whole life: pulses, ids, windows, batches that are confirmed, retried, refused and replayed, and the operators'
@@ -80,19 +73,18 @@ fn the_readmes_user_may_do_what_is_needed_and_no_more() {
     let acl = directory.path().join("users.acl");
     // Beside the README's user, one for this test on the server's socket, and for the replica.
     fs::write(&acl, format!("{user}\nuser default on nopass ~* &* +@all\n")).unwrap();
-    let (port, acl) = (free_port(), acl.display().to_string());
-    let tls = [("tls-cert-file", pem.as_str()), ("tls-key-file", &pem), ("tls-ca-cert-file", &pem)];
+    let acl = acl.display().to_string();
     let own = [
-        ("tls-port", port.as_str()),
-        ("tls-auth-clients", "no"),
-        ("aclfile", &acl),
+        ("aclfile", acl.as_str()),
         ("appendonly", "yes"),
         ("appendfsync", "always"),
         ("repl-diskless-sync-delay", "0"),
     ];
-    let store = TestStore::Redis(RedisServer::start(&[&tls[..], &own].concat()));
+    let (server, port) = certificate::redis_with_tls(&pem, &own);
+    let store = TestStore::Redis(server);
     let TestStore::Redis(server) = &store else { panic!("it was made just now") };
     let master = format!("localhost {port}");
+    let tls = certificate::redis_settings(&pem);
     let replica = RedisServer::start(&[&tls[..], &[("tls-replication", "yes"), ("replicaof", &master)]].concat());
     let mut connection = server.connection();
     eventually_true("the replica follows", || {
@@ -122,9 +114,7 @@ fn the_readmes_user_may_do_what_is_needed_and_no_more() {
 fn a_redis_that_nobody_vouches_for_is_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
     let pem = certificate::make(directory.path()).display().to_string();
-    let port = free_port();
-    let tls = [("tls-cert-file", pem.as_str()), ("tls-key-file", &pem), ("tls-ca-cert-file", &pem)];
-    let _server = RedisServer::start(&[&tls[..], &[("tls-port", port.as_str()), ("tls-auth-clients", "no")]].concat());
+    let (_server, port) = certificate::redis_with_tls(&pem, &[]);
     let url = format!("rediss://localhost:{port}");
     let with = |trusted: &str| {
         let settings = [("REDIS_URL", url.as_str()), ("SSL_CERT_FILE", trusted)];

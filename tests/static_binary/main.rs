@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -12,7 +12,6 @@ use support::http::{self, Connection, request};
 use support::process::Process;
 use support::pulses::BANANA;
 use support::receiver::Receiver;
-use support::redis_server::RedisServer;
 use support::{certificate, eventually};
 
 // The same processes and servers as the integration tests'.
@@ -67,17 +66,24 @@ fn in_root(root: &Path, settings: &BTreeMap<String, String>, args: &[&str]) -> C
     command
 }
 
+/// Starts the server, which takes a pulse.
+fn serve_a_pulse(root: &Path, settings: &BTreeMap<String, String>) -> (Process, SocketAddr) {
+    let mut process = Process::spawn(in_root(root, settings, &["serve"]));
+    let address = process.wait_for_output("pulses are taken at http://");
+    let address: SocketAddr = address.split('/').next().and_then(|address| address.parse().ok()).expect("an address");
+    let mut connection = Connection::open(address).expect("it listens");
+    connection.send(&request("POST", "/ingest", &[], BANANA.as_bytes())).expect("it reads");
+    assert_eq!(connection.receive().expect("it answers").status, 204);
+    (process, address)
+}
+
 #[test]
 fn it_runs_where_there_is_nothing() {
     answer_dns();
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let pem = certificate::make_for(directory.path(), "redis.test");
     let root = empty_root(directory.path(), &pem);
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port();
-    let (pem, tls_port) = (pem.display().to_string(), port.to_string());
-    let tls = [("tls-cert-file", pem.as_str()), ("tls-key-file", &pem), ("tls-ca-cert-file", &pem)];
-    let _redis = RedisServer::start(&[&tls[..], &[("tls-port", &tls_port), ("tls-auth-clients", "no")]].concat());
+    let (_redis, port) = certificate::redis_with_tls(&pem.display().to_string(), &[]);
     let receiver = Receiver::start();
     let settings = [
         ("REDIS_URL", format!("rediss://redis.test:{port}")),
@@ -88,12 +94,7 @@ fn it_runs_where_there_is_nothing() {
         ("STABILIZATION_DELAY", "100ms".to_owned()),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
-    let mut process = Process::spawn(in_root(&root, &settings, &["serve"]));
-    let address = process.wait_for_output("pulses are taken at http://");
-    let address: SocketAddr = address.split('/').next().and_then(|address| address.parse().ok()).expect("an address");
-    let mut connection = Connection::open(address).expect("it listens");
-    connection.send(&request("POST", "/ingest", &[], BANANA.as_bytes())).expect("it reads");
-    assert_eq!(connection.receive().expect("it answers").status, 204);
+    let (mut process, address) = serve_a_pulse(&root, &settings);
     eventually("the pulse is delivered", || match receiver.kb().as_str() {
         "307" => Ok(()),
         other => Err(format!("{other} KB are: {}", process.output())),
@@ -117,11 +118,7 @@ fn a_receiver_is_trusted_by_the_roots_that_are_compiled_in() {
     let root = empty_root(directory.path(), &pem);
     fs::write(root.join("etc/hosts"), "127.0.0.1 receiver.test\n").expect("the directory is this test's own");
     // Any server with TLS serves as a receiver that is not to be trusted.
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port();
-    let (pem, tls_port) = (pem.display().to_string(), port.to_string());
-    let tls = [("tls-cert-file", pem.as_str()), ("tls-key-file", &pem), ("tls-ca-cert-file", &pem)];
-    let _server = RedisServer::start(&[&tls[..], &[("tls-port", &tls_port), ("tls-auth-clients", "no")]].concat());
+    let (_server, port) = certificate::redis_with_tls(&pem.display().to_string(), &[]);
     let settings = [
         ("API_URL_SENDER", format!("https://receiver.test:{port}/process")),
         ("INGESTOR_PORT", "0".to_owned()),
@@ -129,12 +126,7 @@ fn a_receiver_is_trusted_by_the_roots_that_are_compiled_in() {
         ("STABILIZATION_DELAY", "100ms".to_owned()),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
-    let mut process = Process::spawn(in_root(&root, &settings, &["serve"]));
-    let address = process.wait_for_output("pulses are taken at http://");
-    let address: SocketAddr = address.split('/').next().and_then(|address| address.parse().ok()).expect("an address");
-    let mut connection = Connection::open(address).expect("it listens");
-    connection.send(&request("POST", "/ingest", &[], BANANA.as_bytes())).expect("it reads");
-    assert_eq!(connection.receive().expect("it answers").status, 204);
+    let (process, _) = serve_a_pulse(&root, &settings);
     eventually("the certificate is refused", || match process.output() {
         output if output.contains("invalid peer certificate") => Ok(()),
         output => Err(output),

@@ -221,6 +221,12 @@ impl Ingestor {
         });
     }
 
+    /// The store has lost nothing that was acknowledged, as far as was noticed.
+    pub fn check_nothing_lost(&self) {
+        assert_eq!(self.metric("ingestor_lost_groups_total"), 0.0);
+        assert_eq!(self.metric("ingestor_gaps"), 0.0);
+    }
+
     /// Waits until everything is delivered or refused for good, and checks that the ledger balances.
     pub fn wait_until_at_rest(&self) {
         let ledger = eventually("everything is delivered", || {
