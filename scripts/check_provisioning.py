@@ -100,6 +100,16 @@ def as_rules(queries):
     return {"groups": [{"name": "dashboards", "rules": rules}]}
 
 
+def check_alerts(name):
+    """Whoever is woken must be told what is wrong and what to do."""
+    groups = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        title = f"{name}: {rule['alert']}"
+        check(rule["labels"]["severity"] in ("critical", "warning"), f"{title} is of no known severity")
+        check(bool(rule["annotations"].get("summary")), f"{title} does not say what is wrong")
+        check(bool(rule["annotations"].get("runbook")), f"{title} does not say what to do")
+
+
 def check_yaml():
     datasources = yaml.safe_load((ROOT / "grafana-provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"))
     uids = [source["uid"] for source in datasources["datasources"]]
@@ -130,6 +140,11 @@ def check_yaml():
     for target in targets:
         service = target.partition(":")[0]
         check(service in compose["services"], f"prometheus.yml scrapes {target}, no service of docker-compose.yml")
+
+    mounted = [tuple(volume.split(":")[:2]) for volume in compose["services"]["prometheus"]["volumes"]]
+    for rules in prometheus["rule_files"]:
+        check((f"./{rules}", f"/etc/prometheus/{rules}") in mounted, f"docker-compose.yml does not mount {rules}")
+        check_alerts(rules)
 
     for name, service in compose["services"].items():
         for port in service.get("ports", []):

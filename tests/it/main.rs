@@ -62,3 +62,6 @@ mod crash;
 mod docs;
 // What Prometheus reads, held against the dashboard.
 mod metrics;
+// What it tells people of, by a real Prometheus.
+#[cfg(target_os = "linux")]
+mod alerts;

@@ -6,6 +6,8 @@ pub mod browser;
 pub mod ingestor;
 pub mod figures;
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod prometheus;
 pub mod python;
 pub mod receiver;
 pub mod holding_receiver;
