@@ -61,7 +61,9 @@ struct Run {
 impl Run {
     fn start() -> Self {
         let (store, receiver) = (TestStore::redis(), Receiver::start());
-        let ingestor = Ingestor::delivering(&store, &receiver, &[("MAX_CONNECTIONS", &ROOM.to_string())]);
+        // Nothing is kept that could be given again.
+        let settings = [("MAX_CONNECTIONS", &*ROOM.to_string()), ("REPLAY_MAX_BYTES", "0")];
+        let ingestor = Ingestor::delivering(&store, &receiver, &settings);
         Run { prometheus: Prometheus::scraping(ingestor.address()), ingestor, receiver, store, seen: BTreeSet::new() }
     }
 
@@ -101,6 +103,15 @@ impl Run {
             assert!(removed > 0, "{fields:?}");
         }
     }
+
+    /// As a fail-over to a replica that was behind does it: the store no longer has the last groups.
+    fn take_groups_back(&mut self) {
+        let mut redis = self.store.server().connection();
+        let writers: Vec<String> = redis::cmd("KEYS").arg("*:writer:*").query(&mut redis).expect("it answers");
+        let removed: usize = redis::cmd("DEL").arg(&writers).query(&mut redis).expect("it answers");
+        assert!(removed > 0);
+        assert_eq!(self.ingestor.post(&pulse("a", "1")).status, 204);
+    }
 }
 
 #[test]
@@ -136,6 +147,8 @@ fn every_query_has_data_and_every_alert_its_cause() {
     run.wait_for("IngestorShedding");
     run.falsify_the_ledger();
     run.wait_for("IngestorConservationDifference");
+    run.take_groups_back();
+    run.wait_for("IngestorGap");
 
     // These are in the making.
     for rule in rules.iter().filter(|rule| OF_AGE.iter().any(|name| rule["name"] == *name)) {
