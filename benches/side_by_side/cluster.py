@@ -78,8 +78,8 @@ def command(port, *words):
     return done.stdout
 
 
-def measure(store_class, ingestors, shards, programs, directory, connections, seconds, warm_up, requests):
-    """One case: single pulses, the connections shared out between the ingestors."""
+def measure(store_class, ingestors, shards, kind, connections, programs, directory, seconds, warm_up, requests):
+    """One case: requests of one kind, the connections shared out between the ingestors."""
     store = store_class(directory)
     started = []
     try:
@@ -91,7 +91,7 @@ def measure(store_class, ingestors, shards, programs, directory, connections, se
         share = connections // ingestors
         with concurrent.futures.ThreadPoolExecutor(ingestors) as pool:
             def run(length):
-                return [result for result, _ in pool.map(lambda one: load.wrk(one, "pulse", share, length, requests), started)]
+                return [result for result, _ in pool.map(lambda one: load.wrk(one, kind, share, length, requests), started)]
             run(warm_up)
             time.sleep(1)
             stored = sum(one.stored_pulses() for one in started)
@@ -99,12 +99,12 @@ def measure(store_class, ingestors, shards, programs, directory, connections, se
             results = run(seconds)
             cpu = sum(one.process.cpu_seconds() for one in started) - cpu
             redis_cpu, busy = store.cpu_seconds() - redis_cpu, machine_busy_seconds() - busy
-        answered = sum(result["requests"] - result["errors"]["status"] for result in results)
+        answered = sum(result["requests"] - result["errors"]["status"] for result in results) * load.PULSES[kind]
         elapsed = max(result["duration_us"] for result in results) / 1e6
         if sum(one.stored_pulses() for one in started) - stored < answered:
             raise Failed("more pulses were acknowledged than stored")
         return {
-            "store": store_class.__name__.lower(), "ingestors": ingestors, "shards": shards,
+            "store": store_class.__name__.lower(), "ingestors": ingestors, "shards": shards, "kind": kind, "connections": connections,
             "pulses_per_second": answered / elapsed,
             "p99_ms": max(result["p99_us"] for result in results) / 1e3,
             "ingestor_us": cpu * 1e6 / max(answered, 1), "redis_us": redis_cpu * 1e6 / max(answered, 1),
