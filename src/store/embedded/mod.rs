@@ -58,7 +58,6 @@ struct State {
     /// `None` after a failure that the connection may not have survived: the next call opens it anew.
     connection: Option<Connection>,
     memory: group::Memory,
-    scans: sealed::Scans,
     committed_at: Option<Instant>,
 }
 
@@ -306,7 +305,7 @@ impl Store for EmbeddedStore {
     }
 
     fn scan(&self, _shard: u16, epoch: Epoch, from: Option<ScanCursor>, limit: usize) -> Result<Page, StoreError> {
-        self.shared.with(|connection, state| state.scans.page(connection, epoch, from, limit))
+        self.shared.read(|tx| sealed::page(tx, epoch, from, limit))
     }
 
     fn freeze(&self, token: FencingToken, batch: &Batch, aggregates: &[Aggregate]) -> Result<Frozen, StoreError> {

@@ -1,4 +1,4 @@
--- The embedded store, schema version 3 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
+-- The embedded store, schema version 4 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
 --
 -- Amounts are whole nano-units (1e-9 of the unit) in two limbs: amount_hi * 1e18 + amount_lo, 0 <= amount_lo < 1e18.
 -- The views whose names end in _readable show them as decimal text, and moments as UTC.
@@ -26,15 +26,18 @@ CREATE TABLE generation_totals (
     PRIMARY KEY (epoch, use_unit)
 ) STRICT, WITHOUT ROWID;
 
+-- Only the open generation grows, so the rows of each generation come behind those of the one before it. Writers find a row that
+-- they know by its number.
 CREATE TABLE aggregates (
+    row_number  INTEGER PRIMARY KEY,
     epoch       INTEGER NOT NULL,
     tenant_id   TEXT NOT NULL,
     product_sku TEXT NOT NULL,
     use_unit    TEXT NOT NULL,
     amount_hi   INTEGER NOT NULL,
     amount_lo   INTEGER NOT NULL,
-    PRIMARY KEY (epoch, tenant_id, product_sku, use_unit)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (epoch, tenant_id, product_sku, use_unit)
+) STRICT;
 
 -- Digests of tenant and pulse id, and of what the pulse said. A row older than the dedup window counts as absent.
 CREATE TABLE pulse_ids (

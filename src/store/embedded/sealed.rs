@@ -1,6 +1,6 @@
 //! Lease, toggle, scan and freeze: what a deliverer does up to the outbox.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -15,9 +15,6 @@ use crate::generation::Epoch;
 use crate::lease::{FencingToken, LeaseHolder, LeaseState};
 use crate::pulse::{Aggregate, AggregateKey, UnitTotals};
 use crate::store::{Frozen, Page, ScanCursor, StoreError};
-
-/// Scans that can be under way at once; the one that was longest not continued starts again.
-const SCANS_MAX: usize = 64;
 
 /// Refuses a token that is not the one given out last.
 pub fn check_token(tx: &Connection, token: FencingToken) -> Result<(), StoreError> {
@@ -186,58 +183,30 @@ pub fn finish(tx: &Connection, epoch: Epoch) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Where scans stand: a cursor is a number, and the place is the last aggregate's name. Kept in memory only; a scan whose
-/// place was lost starts again, which its contract allows.
-#[derive(Default)]
-pub struct Scans {
-    last_cursor: u64,
-    places: VecDeque<(u64, Epoch, AggregateKey)>,
-}
-
-impl Scans {
-    /// Reads a page.
-    pub fn page(
-        &mut self,
-        connection: &Connection,
-        epoch: Epoch,
-        from: Option<ScanCursor>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        let known = |from: ScanCursor| self.places.iter().find(|place| (place.0, place.1) == (from.0, epoch));
-        let after = from.and_then(known).map(|place| &place.2);
-        let limit = limit.max(1);
-        let mut aggregates = read(connection, epoch, after, limit as u64 + 1)?;
-        let more = aggregates.len() > limit;
-        aggregates.truncate(limit);
-        let next = aggregates.last().filter(|_| more).map(|last| last.key.clone()).map(|key| {
-            self.last_cursor += 1;
-            self.places.push_back((self.last_cursor, epoch, key));
-            if self.places.len() > SCANS_MAX {
-                self.places.pop_front();
-            }
-            ScanCursor(self.last_cursor)
-        });
-        Ok(Page { aggregates, next })
-    }
-}
-
-fn read(
-    connection: &Connection,
-    epoch: Epoch,
-    after: Option<&AggregateKey>,
-    limit: u64,
-) -> Result<Vec<Aggregate>, StoreError> {
+/// Reads a page of a generation. A cursor is the row behind which the next page starts.
+pub fn page(connection: &Connection, epoch: Epoch, from: Option<ScanCursor>, limit: usize) -> Result<Page, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT tenant_id, product_sku, use_unit, amount_hi, amount_lo FROM aggregates
-         WHERE epoch = ? AND (tenant_id, product_sku, use_unit) > (?, ?, ?)
-         ORDER BY tenant_id, product_sku, use_unit LIMIT ?",
+        "SELECT row_number, epoch, tenant_id, product_sku, use_unit, amount_hi, amount_lo FROM aggregates
+         WHERE row_number > ? ORDER BY row_number",
     )?;
-    // No name is empty, so all come after three empty ones.
-    let (tenant_id, product_sku, unit_name) =
-        after.map_or_else(Default::default, |key| (key.tenant_id(), key.product_sku(), key.use_unit().name()));
-    let rows = statement.query_map((int(epoch.0), tenant_id, product_sku, unit_name, int(limit)), |row| {
-        let (tenant_id, product_sku): (String, String) = (row.get(0)?, row.get(1)?);
-        Ok(Aggregate { key: AggregateKey::new(&tenant_id, &product_sku, unit(row, 2)?), used_amount: amount(row, 3)? })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut page = Page { aggregates: Vec::new(), next: None };
+    let mut last = from.unwrap_or_default();
+    let mut rows = statement.query([int(last.0)])?;
+    while let Some(row) = rows.next()? {
+        // Older generations come first, if any are left, and newer ones last.
+        match unsigned(row, 1)?.cmp(&epoch.0) {
+            Ordering::Less => continue,
+            Ordering::Greater => break,
+            Ordering::Equal => {}
+        }
+        if page.aggregates.len() == limit.max(1) {
+            page.next = Some(last);
+            break;
+        }
+        let (tenant_id, product_sku): (String, String) = (row.get(2)?, row.get(3)?);
+        let key = AggregateKey::new(&tenant_id, &product_sku, unit(row, 4)?);
+        page.aggregates.push(Aggregate { key, used_amount: amount(row, 5)? });
+        last = ScanCursor(unsigned(row, 0)?);
+    }
+    Ok(page)
 }
