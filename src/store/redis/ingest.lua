@@ -6,9 +6,9 @@
 -- KEYS: 1 writer, 2 state, 3 ledger, 4 A:lo, 5 A:hi, 6 A:tenants, 7 B:lo, 8 B:hi, 9 B:tenants, 10 ids:newer,
 --       11 ids:older
 -- ARGV: 1 sequence number, 2 how long to remember the writer (ms), 3 dedup window (ms), 4 ids at most,
---       5 aggregates a tenant at most, 6 how many units follow, 7 how many entries follow;
+--       5 aggregates a tenant at most, 6 how many units follow, 7 how many entries follow, 8 whether their fields differ (1, 0);
 --       then for each unit: name, and the sum of all entries as hi, middle and low (nine digits each of the last two);
---       then for each entry: field, amount (nano-units, decimal digits);
+--       then each entry's field; then each entry's amount (nano-units, decimal digits);
 --       then for each entry with an id: its number (from 1), identity, content
 local writer, state, ledger = KEYS[1], KEYS[2], KEYS[3]
 local newer, older = KEYS[10], KEYS[11]
@@ -34,7 +34,7 @@ end
 local base = tonumber(head[1]) % 2 == 0 and 4 or 7
 local lo_key, hi_key, tenants_key = KEYS[base], KEYS[base + 1], KEYS[base + 2]
 
-local totals, counters, first = {}, {}, 8
+local totals, counters, first = {}, {}, 9
 for i = 1, tonumber(ARGV[6]) do
   local unit = ARGV[first]
   totals[unit] = {tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])}
@@ -50,11 +50,10 @@ if #counters > 0 then
   end
 end
 
-local count, fields, amounts = tonumber(ARGV[7]), {}, {}
-for i = 1, count do
-  fields[i], amounts[i] = ARGV[first], ARGV[first + 1]
-  first = first + 2
-end
+local count = tonumber(ARGV[7])
+-- What the first entry's field, and its amount, stand behind.
+local fields, amounts = first - 1, first - 1 + count
+first = first + 2 * count
 local ids, identities, contents_given = {}, {}, {}
 for at = first, #ARGV, 3 do
   local i = tonumber(ARGV[at])
@@ -92,7 +91,7 @@ end
 
 -- A group whose entries were all refused is sent again without any (`replay.rs`).
 local present, created, tenants, grown = {}, {}, {}, {}
-if count > 0 then present = redis.call('HMGET', lo_key, unpack(fields)) end
+if count > 0 then present = redis.call('HMGET', lo_key, unpack(ARGV, fields + 1, fields + count)) end
 
 -- Whether the tenant may have this aggregate; counts it if it is new.
 local function admit(field)
@@ -122,7 +121,7 @@ end
 local SHORT, sums, is_long = 15, {}, {}
 
 local function store(i)
-  local field, amount, old = fields[i], amounts[i], present[i]
+  local field, amount, old = ARGV[fields + i], ARGV[amounts + i], present[i]
   local sum = sums[field]
   if not sum and not is_long[field] then
     if not old then
@@ -144,37 +143,54 @@ local function store(i)
   add(lo_key, field, hi_key, field, lo, hi == '' and '0' or hi)
 end
 
-local verdicts, fresh = {}, {}
-for i = 1, count do
-  local field, id = fields[i], identities[i]
-  local verdict, content = 'S', id and known[id]
-  if content then
-    verdict = content == contents_given[i] and 'D' or 'C'
-  elseif id and room <= 0 then
-    verdict = 'I'
-  elseif not present[i] and not created[field] and not admit(field) then
-    verdict = 'T'
+-- Most groups have no ids, and each aggregate once, which is there and short: then no entry depends on one before it, and all go
+-- the short way.
+local function all_short()
+  if ARGV[8] ~= '1' or #ids > 0 then return end
+  local sums_by_field = {}
+  for i = 1, count do
+    local old, amount = present[i], ARGV[amounts + i]
+    if not old or #old > SHORT or #amount > SHORT then return end
+    sums_by_field[2 * i - 1], sums_by_field[2 * i] = ARGV[fields + i], old + amount
   end
-  if verdict == 'S' then
-    store(i)
-    if id then
-      room = room - 1
-      known[id] = contents_given[i]
-      fresh[#fresh + 1] = id
-      fresh[#fresh + 1] = contents_given[i]
-    end
-  else
-    leave_out(field, amounts[i])
-  end
-  verdicts[i] = verdict
+  return sums_by_field
 end
 
-local pairs_to_write = {}
-for field, sum in pairs(sums) do
-  pairs_to_write[#pairs_to_write + 1] = field
-  pairs_to_write[#pairs_to_write + 1] = sum
+local answer, fresh, to_write = nil, {}, all_short()
+if to_write then
+  answer = string.rep('S', count)
+else
+  local verdicts = {}
+  for i = 1, count do
+    local field, id = ARGV[fields + i], identities[i]
+    local verdict, content = 'S', id and known[id]
+    if content then
+      verdict = content == contents_given[i] and 'D' or 'C'
+    elseif id and room <= 0 then
+      verdict = 'I'
+    elseif not present[i] and not created[field] and not admit(field) then
+      verdict = 'T'
+    end
+    if verdict == 'S' then
+      store(i)
+      if id then
+        room = room - 1
+        known[id] = contents_given[i]
+        fresh[#fresh + 1] = id
+        fresh[#fresh + 1] = contents_given[i]
+      end
+    else
+      leave_out(field, ARGV[amounts + i])
+    end
+    verdicts[i] = verdict
+  end
+  answer, to_write = table.concat(verdicts), {}
+  for field, sum in pairs(sums) do
+    to_write[#to_write + 1] = field
+    to_write[#to_write + 1] = sum
+  end
 end
-if #pairs_to_write > 0 then redis.call('HSET', lo_key, unpack(pairs_to_write)) end
+if #to_write > 0 then redis.call('HSET', lo_key, unpack(to_write)) end
 if #fresh > 0 then redis.call('HSET', newer, unpack(fresh)) end
 for tenant, size in pairs(grown) do redis.call('HSET', tenants_key, tenant, size) end
 for unit, total in pairs(totals) do
@@ -190,6 +206,5 @@ for unit, total in pairs(totals) do
   end
 end
 
-local answer = table.concat(verdicts)
 redis.call('SET', writer, ARGV[1] .. ' ' .. answer, 'PX', ARGV[2])
 return answer

@@ -5,7 +5,7 @@
 //! after any failure the writer takes a new id, and numbers start again from 1. What was acknowledged is kept for a while
 //! (`trail.rs`), and given again to a store that lost it (`replay.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -128,13 +128,15 @@ impl RedisWriter {
             .arg(self.store.settings.tenant_cardinality_max);
         let mut totals = UnitTotals::default();
         places.iter().for_each(|&place| totals.add(entries[place].key.use_unit(), entries[place].amount));
-        command.arg(totals.non_zero().count()).arg(places.len());
+        command.arg(totals.non_zero().count()).arg(places.len()).arg(u8::from(differ(places, entries)));
         for (unit, total) in totals.non_zero() {
             let (hi, lo) = total.to_limbs();
             command.arg(unit.name()).arg(hi).arg(lo / 1_000_000_000).arg(lo % 1_000_000_000);
         }
         for &place in places {
             command.arg(entries[place].key.as_str());
+        }
+        for &place in places {
             match entries[place].amount.to_limbs() {
                 (0, lo) => command.arg(lo),
                 (hi, lo) => command.arg(format!("{hi}{lo:018}")),
@@ -232,6 +234,12 @@ impl Shared {
         let wanted = self.wait_replicas;
         Err(StoreError::Unavailable(format!("{reached} of {wanted} replicas {what}")))
     }
+}
+
+/// Whether no two of the entries at these places are of one aggregate.
+fn differ(places: &[usize], entries: &[Entry<'_>]) -> bool {
+    let mut seen = HashSet::with_capacity_and_hasher(places.len(), foldhash::fast::RandomState::default());
+    places.iter().all(|&place| seen.insert(entries[place].key))
 }
 
 fn new_id() -> Arc<str> {
