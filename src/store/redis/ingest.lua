@@ -93,12 +93,20 @@ end
 local present, created, tenants, grown = {}, {}, {}, {}
 if count > 0 then present = redis.call('HMGET', lo_key, unpack(ARGV, fields + 1, fields + count)) end
 
+-- Redis keeps a hash of up to some hundred short fields as a list that it searches from the start for each of them. A long field,
+-- and be it for a moment, makes a table of it.
+local LONG, is_empty = string.rep('-', 1000), nil
+
 -- Whether the tenant may have this aggregate; counts it if it is new.
 local function admit(field)
   local tenant = string.match(field, '^[^:]*')
   local size = tenants[tenant] or tonumber(redis.call('HGET', tenants_key, tenant) or 0)
   local admitted = size < tonumber(ARGV[5])
   if admitted then
+    if is_empty == nil then
+      is_empty = redis.call('EXISTS', lo_key) == 0
+      if is_empty then redis.call('HSET', lo_key, LONG, 0) end
+    end
     size = size + 1
     created[field] = true
     grown[tenant] = size
@@ -191,6 +199,7 @@ else
   end
 end
 if #to_write > 0 then redis.call('HSET', lo_key, unpack(to_write)) end
+if is_empty then redis.call('HDEL', lo_key, LONG) end
 if #fresh > 0 then redis.call('HSET', newer, unpack(fresh)) end
 for tenant, size in pairs(grown) do redis.call('HSET', tenants_key, tenant, size) end
 for unit, total in pairs(totals) do

@@ -35,6 +35,25 @@ fn a_long_group_goes_out_in_several_calls() {
 }
 
 #[test]
+fn few_aggregates_are_found_as_fast_as_many() {
+    let server = RedisServer::start(&[]);
+    let store = open(&server, &settings(SHORT));
+    let deliverer = Deliverer::new(&store);
+    let (a, b) = (key("a", "sku"), key("b", "sku"));
+    for (generation, amount) in [("A", 1), ("B", 10_i128.pow(24))] {
+        add(&store, &[plain(&a, amount)]);
+        add(&store, &[plain(&b, 1), once(generation, &b, 1)]);
+        let sums = format!("ingestor:{{0}}:{generation}:lo");
+        let encoding: String = redis::cmd("OBJECT").arg("ENCODING").arg(&sums).query(&mut server.connection()).unwrap();
+        assert_eq!(encoding, "hashtable");
+        let fields: i64 = server.connection().hlen(&sums).unwrap();
+        assert_eq!(fields, 2);
+        deliverer.toggle();
+        assert_eq!(deliverer.freeze_all(10).len(), 1);
+    }
+}
+
+#[test]
 fn a_tenth_added_a_million_times_is_a_hundred_thousand() {
     let server = RedisServer::start(&[]);
     let store = open(&server, &settings(SHORT));
