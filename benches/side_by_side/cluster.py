@@ -78,7 +78,7 @@ def command(port, *words):
     return done.stdout
 
 
-def measure(store_class, ingestors, shards, kind, connections, programs, directory, seconds, warm_up, requests):
+def measure(store_class, ingestors, shards, kind, connections, programs, directory, settings, seconds, warm_up, requests):
     """One case: requests of one kind, the connections shared out between the ingestors."""
     store = store_class(directory)
     started = []
@@ -86,7 +86,7 @@ def measure(store_class, ingestors, shards, kind, connections, programs, directo
         for number in range(ingestors):
             home = directory / f"ingestor-{number}"
             home.mkdir()
-            started.append(Beside(programs, home, {**store.settings, "REDIS_SHARDS": str(shards)}))
+            started.append(Beside(programs, home, {**store.settings, "REDIS_SHARDS": str(shards), **settings}))
             started[-1].start()
         share = connections // ingestors
         with concurrent.futures.ThreadPoolExecutor(ingestors) as pool:

@@ -128,7 +128,7 @@ pub struct RawSettings {
     /// Pulses that may wait for a worker; beyond it the answer is 503 [default: 50000]
     #[arg(long, env = "CHANNEL_CAPACITY", hide_env_values = true, value_name = "N")]
     pub channel_capacity: Option<String>,
-    /// Pulses committed together at most, unless one request has more [default: 10000 for the embedded store, 1000 for Redis]
+    /// Pulses committed together at most, unless one request has more [default: 10000; 1000 on Redis without shards]
     #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
     pub group_max: Option<String>,
     /// Connections at once; a further one is answered with 503 [default: 10000, or what the limits of open files and threads allow]

@@ -38,6 +38,11 @@ impl RawSettings {
             .any(|setting| given(setting).is_some())
     }
 
+    /// Whether it spreads tenants over shards, as far as the settings say.
+    pub(super) fn is_sharded(&self) -> bool {
+        given(&self.redis_cluster_nodes).is_some() || given(&self.redis_shards).is_some_and(|shards| shards != "1")
+    }
+
     pub(super) fn store(&self, check: &mut Check) -> StoreChoice {
         let url = check.secret("REDIS_URL", &self.redis_url, "REDIS_URL_FILE", &self.redis_url_file);
         let port = check.number("REDIS_PORT", &self.redis_port, PORT.into(), 1, 65_535);
@@ -228,6 +233,19 @@ mod tests {
         let raw = RawSettings { redis_user: some("me"), redis_password: some("a/b@c"), redis_tls: some("yes"), ..raw };
         assert_eq!(redis(raw.clone()).url, "rediss://me:a%2Fb%40c@localhost:7000");
         assert_eq!(redis(RawSettings { redis_host: some("::1"), ..raw }).url, "rediss://me:a%2Fb%40c@[::1]:7000");
+    }
+
+    #[test]
+    fn groups_are_as_large_as_the_store_likes() {
+        let group_max = |raw: RawSettings| raw.validate().unwrap().commit.group_max;
+        assert_eq!(group_max(RawSettings::default()), 10_000);
+        let redis = RawSettings { redis_host: some("localhost"), ..RawSettings::default() };
+        assert_eq!(group_max(redis.clone()), 1000);
+        assert_eq!(group_max(RawSettings { redis_shards: some("1"), ..redis.clone() }), 1000);
+        assert_eq!(group_max(RawSettings { redis_shards: some("8"), ..redis.clone() }), 10_000);
+        assert_eq!(group_max(RawSettings { redis_shards: some("8"), group_max: some("7"), ..redis }), 7);
+        let nodes = RawSettings { redis_cluster_nodes: some("one"), ..RawSettings::default() };
+        assert_eq!(group_max(nodes), 10_000);
     }
 
     #[test]
