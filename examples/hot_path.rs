@@ -204,6 +204,7 @@ fn settings() -> IntakeSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         admin_listen: None,
         api_keys_file: None,
+        late_max: Duration::from_secs(35 * 24 * 3600),
         tenant_rate_limit: None,
         max_connections: 1,
         max_header_bytes: LIMITS.max_head_bytes,

@@ -78,9 +78,12 @@ struct DeliveredAggregate<'a> {
     product_sku: &'a str,
     used_amount: &'a RawValue,
     use_unit: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period_start: Option<String>,
 }
 
-/// Writes the body of a batch: the original's format, an array of aggregates.
+/// Writes the body of a batch: the original's format, an array of aggregates, with `period_start` behind for those that have
+/// an hour.
 pub fn body(aggregates: &[Aggregate], format: AmountFormat) -> Vec<u8> {
     let mut body = Vec::with_capacity(aggregates.len() * 96 + 2);
     body.push(b'[');
@@ -97,6 +100,7 @@ pub fn body(aggregates: &[Aggregate], format: AmountFormat) -> Vec<u8> {
             product_sku: &aggregate.key.product_sku(),
             used_amount: &RawValue::from_string(digits).expect("an amount prints as a JSON number"),
             use_unit: aggregate.key.use_unit().name(),
+            period_start: aggregate.key.period().map(|period| period.to_string()),
         };
         serde_json::to_writer(&mut body, &delivered).expect("writing text to memory does not fail");
     }
@@ -185,6 +189,7 @@ impl DeadLetter {
 mod tests {
     use super::*;
     use crate::amount::Amount;
+    use crate::period::Period;
     use crate::pulse::{AggregateKey, Unit};
 
     fn aggregate(tenant_id: &str, nanos: i128) -> Aggregate {
@@ -210,6 +215,17 @@ mod tests {
             &[aggregate("a", 100_000_000)],
             AmountFormat::Text,
             r#"[{"tenant_id":"a","product_sku":"banana \"é\"","used_amount":"0.1","use_unit":"GB/sec"}]"#,
+        );
+    }
+
+    #[test]
+    fn an_hour_stands_behind_the_unit() {
+        let mut labelled = aggregate("a", 5_000_000_000);
+        labelled.key = labelled.key.labelled(Period::from_start("2026-11-24T17:00:00Z"));
+        check(
+            &[labelled],
+            AmountFormat::Number,
+            r#"[{"tenant_id":"a","product_sku":"banana \"é\"","used_amount":5,"use_unit":"GB/sec","period_start":"2026-11-24T17:00:00Z"}]"#,
         );
     }
 

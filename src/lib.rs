@@ -3,6 +3,7 @@
 // Pure values: no I/O, no clock.
 pub mod amount;
 pub mod pulse;
+pub mod period;
 pub mod generation;
 pub mod lease;
 pub mod batch;

@@ -56,6 +56,8 @@ pub struct IntakeSettings {
     pub admin_listen: Option<SocketAddr>,
     /// Keys that pulses are taken with; `None` takes them without.
     pub api_keys_file: Option<PathBuf>,
+    /// How old the timestamp of a pulse may be.
+    pub late_max: Duration,
     /// Pulses a second of one tenant.
     pub tenant_rate_limit: Option<NonZeroU32>,
     /// Connections at once.

@@ -150,6 +150,9 @@ pub struct RawSettings {
     /// How long a drain waits for what was accepted [default: 25s]
     #[arg(long, env = "DRAIN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
+    /// How old the timestamp of a pulse may be; beyond it the answer is 422 [default: 35d]
+    #[arg(long, env = "LATE_MAX", hide_env_values = true, value_name = "DURATION")]
+    pub late_max: Option<String>,
     /// Aggregates one tenant may have in one window; beyond it the answer is 429 [default: 100000]
     #[arg(long, env = "TENANT_CARDINALITY_MAX", hide_env_values = true, value_name = "N")]
     pub tenant_cardinality_max: Option<String>,

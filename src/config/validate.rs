@@ -43,6 +43,7 @@ impl RawSettings {
             listen,
             admin_listen: self.admin_listen(listen, check),
             api_keys_file: given(&self.api_keys_file).map(PathBuf::from),
+            late_max: check.duration("LATE_MAX", &self.late_max, 35 * DAY, secs(60), YEAR),
             tenant_rate_limit: given(&self.tenant_rate_limit).and_then(|_| {
                 let limit = check.number("TENANT_RATE_LIMIT", &self.tenant_rate_limit, 1, 1, RATE_LIMIT_MAX);
                 NonZeroU32::new(limit as u32)

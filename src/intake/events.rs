@@ -1,4 +1,4 @@
-//! CloudEvents 1.0 in the JSON format: `data` is a pulse, `source` and `id` together name it.
+//! CloudEvents 1.0 in the JSON format: `data` is a pulse, `source` and `id` together name it, and `time` is its timestamp.
 //!
 //! Unlike [`super::json`] this is not the way that most pulses come: an event is looked at twice, once for its members
 //! and once for the pulse in it.
@@ -11,21 +11,22 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::Parsed;
+use super::horizon::Horizon;
 use super::json::{Checked, FieldError, PulseSeed};
 
 /// The longest `source` and the longest `id`.
 const ATTRIBUTE_BYTES_MAX: usize = 1024;
 
 /// Reads one event (structured mode).
-pub(super) fn read_one(text: &str, parsed: &mut Parsed) -> serde_json::Result<()> {
+pub(super) fn read_one(text: &str, horizon: &Horizon, parsed: &mut Parsed) -> serde_json::Result<()> {
     let event: &RawValue = serde_json::from_str(text)?;
-    parsed.push(check(event));
+    parsed.push(check(event, horizon));
     Ok(())
 }
 
 /// Reads an array of events (batched mode).
-pub(super) fn read_batch(text: &str, parsed: &mut Parsed) -> serde_json::Result<()> {
-    struct Events<'p>(&'p mut Parsed);
+pub(super) fn read_batch(text: &str, horizon: &Horizon, parsed: &mut Parsed) -> serde_json::Result<()> {
+    struct Events<'p>(&'p mut Parsed, &'p Horizon);
     impl<'de> Visitor<'de> for Events<'_> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,14 +34,14 @@ pub(super) fn read_batch(text: &str, parsed: &mut Parsed) -> serde_json::Result<
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
             while let Some(event) = seq.next_element::<&RawValue>()? {
-                self.0.push(check(event));
+                self.0.push(check(event, self.1));
             }
             Ok(())
         }
     }
     parsed.list = true;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.deserialize_seq(Events(parsed)).and_then(|()| deserializer.end())
+    deserializer.deserialize_seq(Events(parsed, horizon)).and_then(|()| deserializer.end())
 }
 
 /// The members of an event that mean something here. Extensions are ignored; a member given twice is an error.
@@ -55,6 +56,8 @@ struct Event<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     datacontenttype: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
@@ -62,7 +65,7 @@ struct Event<'a> {
     data_base64: Option<&'a RawValue>,
 }
 
-fn check(event: &RawValue) -> Checked {
+fn check(event: &RawValue, horizon: &Horizon) -> Checked {
     let wrong = |why: &str| vec![FieldError { field: "", detail: format!("must be a CloudEvent: {why}") }];
     // The derived reader would take an array for the members in their order.
     if !event.get().starts_with('{') {
@@ -76,6 +79,7 @@ fn check(event: &RawValue) -> Checked {
     let _ = attribute(event.kind, "type", &mut errors);
     let source = attribute(event.source, "source", &mut errors);
     let id = attribute(event.id, "id", &mut errors);
+    let event_time = event.time.and_then(|time| attribute(Some(time), "time", &mut errors));
     if event.datacontenttype.is_some() {
         let is_json = attribute(event.datacontenttype, "datacontenttype", &mut errors).is_none_or(|kind| {
             let media_type = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -95,7 +99,7 @@ fn check(event: &RawValue) -> Checked {
     };
     let fallback_id = source.zip(id).map(|(source, id)| Cow::Owned(event_id(&source, &id)));
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
-    match (PulseSeed { fallback_id }.deserialize(&mut deserializer), errors.is_empty()) {
+    match (PulseSeed { fallback_id, event_time, horizon }.deserialize(&mut deserializer), errors.is_empty()) {
         (Ok(Ok(pulse)), true) => Ok(pulse),
         (Ok(Ok(_)), false) => Err(errors),
         (Ok(Err(wrong)), _) => {
@@ -139,14 +143,23 @@ fn attribute<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
-    use crate::intake::body::{BodyFormat, MalformedBody, Parsed, parse};
+    use crate::clock::Timestamp;
+    use crate::intake::body::{self, BodyFormat, MalformedBody, Parsed};
+    use crate::intake::horizon::Horizon;
 
     const DATA: &str = r#"{"tenant_id":"t","product_sku":"s","used_amount":9007199254740993,"use_unit":"KB"}"#;
 
     fn event(id: &str, more: &str) -> String {
         format!(r#"{{"specversion":"1.0","type":"usage","source":"/meter/1","id":"{id}","data":{DATA}{more}}}"#)
+    }
+
+    fn parse(body: &[u8], format: BodyFormat, idempotency_key: Option<&str>) -> Result<Parsed, MalformedBody> {
+        let now = Timestamp::from_rfc3339("2026-11-24T17:30:00Z").unwrap();
+        body::parse(body, format, idempotency_key, &Horizon::at(now, Duration::from_secs(24 * 3600)))
     }
 
     fn one(text: &str) -> Result<Parsed, MalformedBody> {
@@ -164,7 +177,7 @@ mod tests {
     #[test]
     fn data_is_the_pulse_with_all_its_digits() {
         let parsed =
-            one(&event("1", r#","datacontenttype":"application/json; charset=utf-8","time":"x","ext":[1]"#)).unwrap();
+            one(&event("1", r#","datacontenttype":"application/json; charset=utf-8","time":null,"ext":[1]"#)).unwrap();
         assert!(!parsed.list);
         assert_eq!(parsed.pulses[0].used_amount.to_string(), "9007199254740993");
         let parsed = batch(&format!("[{},{}]", event("1", ""), event("2", ""))).unwrap();
@@ -175,7 +188,6 @@ mod tests {
     #[test]
     fn source_and_id_are_the_pulses_id_unless_it_has_its_own() {
         let same = identity(&event("1", ""));
-        assert_eq!(same, identity(&event("1", r#","time":"later""#)));
         assert_ne!(same.identity, identity(&event("2", "")).identity);
         assert_ne!(same.identity, identity(&event("1", "").replace("/meter/1", "/meter/2")).identity);
         let own = DATA.replace('}', r#","pulse_id":"own"}"#);
@@ -183,6 +195,21 @@ mod tests {
         assert_eq!(identity(&event("1", "").replace(DATA, &own)), plain);
         let keyed = parse(DATA.as_bytes(), BodyFormat::Json, Some("event\u{0}/meter/1\u{0}1")).unwrap();
         assert_ne!(keyed.pulses[0].id.unwrap().identity, same.identity);
+    }
+
+    #[test]
+    fn its_time_is_the_pulses_timestamp_unless_it_has_its_own() {
+        let period = |text: &str| one(text).unwrap().pulses[0].key.period().map(|period| period.to_string());
+        assert_eq!(period(&event("1", "")), None);
+        let at_four = event("1", r#","time":"2026-11-24T16:20:00Z""#);
+        assert_eq!(period(&at_four).as_deref(), Some("2026-11-24T16:00:00Z"));
+        let own = DATA.replace('}', r#","timestamp":"2026-11-24T15:20:00Z"}"#);
+        assert_eq!(period(&at_four.replace(DATA, &own)).as_deref(), Some("2026-11-24T15:00:00Z"));
+        // It is the same event as long as it says the same.
+        let later = identity(&at_four.replace("16:20", "16:40"));
+        assert_eq!(identity(&at_four), later);
+        let other = identity(&at_four.replace("16:20", "17:20"));
+        assert_eq!((later.identity, later.content == other.content), (other.identity, false));
     }
 
     #[test]
@@ -196,6 +223,9 @@ mod tests {
         check(&event("\\u0000", ""), &["id"]);
         check(&event(&"i".repeat(1025), ""), &["id"]);
         check(&event("1", "").replace("\"1.0\"", "\"0.3\""), &["specversion"]);
+        for time in ["5", "\"\"", "\"yesterday\"", "\"2026-11-23T17:00:00Z\"", "\"2026-11-24T18:00:00Z\""] {
+            check(&event("1", &format!(r#","time":{time}"#)), &["time"]);
+        }
         check(&event("1", "").replace("\"usage\"", "5"), &["type"]);
         check(&event("1", r#","datacontenttype":"text/plain""#), &["datacontenttype"]);
         check(&event("1", r#","data_base64":"e30=""#), &["data_base64"]);

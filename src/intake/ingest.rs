@@ -9,6 +9,7 @@ use crate::intake::body::{self, BodyFormat, Parsed};
 use crate::intake::context::Intake;
 use crate::intake::encoding::{self, Encoding, UnpackError};
 use crate::intake::exchange::{BodyError, Exchange};
+use crate::intake::horizon::Horizon;
 use crate::intake::rate::{Advice, RateLimiter, advised};
 use crate::intake::respond::{Counts, Reply};
 use crate::keys::ring::Grant;
@@ -70,7 +71,8 @@ fn read(intake: &Intake, exchange: &mut Exchange) -> Result<Admitted, Reply> {
     let encoding = Encoding::of(exchange)?;
     let key = idempotency_key(exchange)?;
     let body = read_body(intake, exchange, encoding)?;
-    let parsed = body::parse(&body, format, key.as_deref())
+    let horizon = Horizon::new(intake.settings.late_max);
+    let parsed = body::parse(&body, format, key.as_deref(), &horizon)
         .map_err(|malformed| malformed_body(intake, &malformed.to_string()))?;
     let lenient = parsed.list && prefers_lenient(exchange);
     let parsed = keep_allowed(intake, parsed, grant.as_deref(), lenient)?;

@@ -8,6 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use crate::amount::Amount;
+use crate::intake::horizon::Horizon;
+use crate::period::Period;
 use crate::pulse::{self, AggregateKey, Pulse, PulseId, Unit};
 
 /// What is wrong with one member of a pulse.
@@ -27,6 +29,10 @@ pub type Checked = Result<(Pulse, bool), Vec<FieldError>>;
 pub struct PulseSeed<'k> {
     /// Stands for the pulse id if the pulse has none.
     pub fallback_id: Option<Cow<'k, str>>,
+    /// Stands for the timestamp if the pulse has none: the `time` of its event.
+    pub event_time: Option<Cow<'k, str>>,
+    /// How far away a timestamp may be.
+    pub horizon: &'k Horizon,
 }
 
 impl<'de> DeserializeSeed<'de> for PulseSeed<'_> {
@@ -52,13 +58,14 @@ impl<'de> Visitor<'de> for PulseSeed<'_> {
                 Member::ProductSku => members.product_sku.read(&mut map, &mut members.errors, "product_sku")?,
                 Member::UseUnit => members.use_unit.read(&mut map, &mut members.errors, "use_unit")?,
                 Member::PulseId => members.pulse_id.read(&mut map, &mut members.errors, "pulse_id")?,
+                Member::Timestamp => members.timestamp.read(&mut map, &mut members.errors, "timestamp")?,
                 Member::UsedAmount => members.used_amount.read(&mut map, &mut members.errors, "used_amount")?,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(members.check(self.fallback_id))
+        Ok(members.check(self))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Checked, A::Error> {
@@ -102,6 +109,7 @@ enum Member {
     UsedAmount,
     UseUnit,
     PulseId,
+    Timestamp,
     Other,
 }
 
@@ -121,6 +129,7 @@ impl<'de> Deserialize<'de> for Member {
                     // The second name is a slip in the original's manual that its users copied.
                     "use_unit" | "use_unity" => Member::UseUnit,
                     "pulse_id" => Member::PulseId,
+                    "timestamp" => Member::Timestamp,
                     _ => Member::Other,
                 })
             }
@@ -262,12 +271,13 @@ struct Members<'de> {
     product_sku: Slot<Cow<'de, str>>,
     use_unit: Slot<Cow<'de, str>>,
     pulse_id: Slot<Cow<'de, str>>,
+    timestamp: Slot<Cow<'de, str>>,
     used_amount: Slot<Digits<'de>>,
     errors: Vec<FieldError>,
 }
 
 impl Members<'_> {
-    fn check(self, fallback_id: Option<Cow<'_, str>>) -> Checked {
+    fn check(self, seed: PulseSeed<'_>) -> Checked {
         let mut errors = self.errors;
         let tenant_id = required(self.tenant_id, "tenant_id", &mut errors, checked_id);
         let product_sku = required(self.product_sku, "product_sku", &mut errors, checked_id);
@@ -277,11 +287,16 @@ impl Members<'_> {
             Slot::Present(text) => required(Slot::Present(text), "pulse_id", &mut errors, checked_id),
             Slot::Absent | Slot::Null | Slot::Refused => None,
         };
+        let period = match (self.timestamp, seed.event_time) {
+            (Slot::Present(text), _) => checked_period(&text, "timestamp", seed.horizon, &mut errors),
+            (Slot::Absent | Slot::Null, Some(text)) => checked_period(&text, "time", seed.horizon, &mut errors),
+            (Slot::Absent | Slot::Null, None) | (Slot::Refused, _) => None,
+        };
         match (tenant_id, product_sku, used_amount, use_unit) {
             (Some(tenant_id), Some(product_sku), Some(used_amount), Some(use_unit)) if errors.is_empty() => {
-                let key = AggregateKey::new(&tenant_id, &product_sku, use_unit);
+                let key = AggregateKey::new(&tenant_id, &product_sku, use_unit).labelled(period);
                 let is_own = own_id.is_some();
-                let id = own_id.or(fallback_id).map(|id| PulseId::new(&id, &key, used_amount));
+                let id = own_id.or(seed.fallback_id).map(|id| PulseId::new(&id, &key, used_amount));
                 Ok((Pulse { key, used_amount, id }, is_own))
             }
             _ => Err(errors),
@@ -301,6 +316,10 @@ fn required<T, U>(
         Slot::Refused => return None,
     };
     checked.map_err(|detail| errors.push(FieldError { field, detail })).ok()
+}
+
+fn checked_period(text: &str, field: &'static str, horizon: &Horizon, errors: &mut Vec<FieldError>) -> Option<Period> {
+    horizon.period(text).map_err(|detail| errors.push(FieldError { field, detail })).ok()
 }
 
 fn checked_id(id: Cow<'_, str>) -> Result<Cow<'_, str>, String> {

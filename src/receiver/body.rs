@@ -7,6 +7,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::amount::Amount;
+use crate::period::Period;
 use crate::pulse::{ID_BYTES_MAX, Unit};
 
 /// One element of a delivered batch; text is borrowed from the body where it holds no escapes.
@@ -16,6 +17,8 @@ pub(super) struct Delivered<'a> {
     pub product_sku: Cow<'a, str>,
     pub use_unit: Unit,
     pub used_amount: Amount,
+    /// The hour that the usage belongs to; without one it is the batch's window.
+    pub period: Option<Period>,
 }
 
 /// Why a body is no batch.
@@ -43,6 +46,8 @@ struct Element<'a> {
     used_amount: &'a RawValue,
     #[serde(borrow)]
     use_unit: Cow<'a, str>,
+    #[serde(borrow, default)]
+    period_start: Option<Cow<'a, str>>,
 }
 
 /// Reads a batch, all of it or nothing.
@@ -61,7 +66,17 @@ fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyErro
     let use_unit = Unit::from_name(&element.use_unit)
         .ok_or_else(|| wrong("use_unit", "must be KB, MB, GB, KB/sec, MB/sec or GB/sec".to_owned()))?;
     let used_amount = amount(element.used_amount).map_err(|detail| wrong("used_amount", detail))?;
-    Ok(Delivered { tenant_id: element.tenant_id, product_sku: element.product_sku, use_unit, used_amount })
+    let period = match element.period_start {
+        Some(start) => {
+            let period = Period::from_start(&start);
+            Some(period.ok_or_else(|| {
+                wrong("period_start", "must be the start of an hour, such as 2026-11-24T17:00:00Z".to_owned())
+            })?)
+        }
+        None => None,
+    };
+    let Element { tenant_id, product_sku, .. } = element;
+    Ok(Delivered { tenant_id, product_sku, use_unit, used_amount, period })
 }
 
 fn check_id(id: &str) -> Result<(), String> {
@@ -136,21 +151,30 @@ mod tests {
         check_refused(r#"[{"tenant_id":"","product_sku":"b","used_amount":1,"use_unit":"KB"}]"#, "tenant_id must have");
         check_refused(r#"[{"tenant_id":"a","product_sku":"\u0000","used_amount":1,"use_unit":"KB"}]"#, "control");
         check_refused(r#"[{"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"TB"}]"#, "use_unit must be");
+        for start in ["", "2026-11-24", "2026-11-24T17:30:00Z", "2026-11-24T17:00:00+00:00"] {
+            let body = format!(
+                r#"[{{"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"KB","period_start":"{start}"}}]"#
+            );
+            check_refused(&body, "period_start must be the start of an hour");
+        }
     }
 
     #[test]
     fn reads_what_is_delivered() {
-        let aggregate = Aggregate {
-            key: AggregateKey::new("acme:eu|x%", "maçã \"é\"", Unit::GbPerSec),
-            used_amount: Amount::from_nanos(123_456_789_012_345_678_901_234_567),
-        };
-        for format in [AmountFormat::Number, AmountFormat::Text] {
+        let period = Period::from_start("2026-11-24T17:00:00Z");
+        let cases = [(None, AmountFormat::Number), (None, AmountFormat::Text), (period, AmountFormat::Number)];
+        for (period, format) in cases {
+            let aggregate = Aggregate {
+                key: AggregateKey::new("acme:eu|x%", "maçã \"é\"", Unit::GbPerSec).labelled(period),
+                used_amount: Amount::from_nanos(123_456_789_012_345_678_901_234_567),
+            };
             let body = batch::body(std::slice::from_ref(&aggregate), format);
             let expected = Delivered {
                 tenant_id: "acme:eu|x%".into(),
                 product_sku: "maçã \"é\"".into(),
                 use_unit: Unit::GbPerSec,
                 used_amount: aggregate.used_amount,
+                period,
             };
             assert_eq!(parse(&body), Ok(vec![expected]));
         }

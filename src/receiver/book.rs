@@ -21,7 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A unit's sum stays below this many nano-units, so that every sum splits into two 64-bit limbs: 1e27 units.
 const UNIT_SUM_LIMIT: i128 = 10i128.pow(36);
 
-/// Amounts are kept as `hi * 1e18 + lo` nano-units, `0 <= lo < 1e18`: SQLite's own integers have 64 bits and turn into
+/// `period_start` is empty for what has no hour of its own. Amounts are kept as `hi * 1e18 + lo` nano-units, `0 <= lo < 1e18`: SQLite's own integers have 64 bits and turn into
 /// doubles where they overflow.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS batches (
@@ -34,13 +34,19 @@ CREATE TABLE IF NOT EXISTS batches (
   sha256 TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS totals (
-  tenant_id TEXT NOT NULL, product_sku TEXT NOT NULL, use_unit TEXT NOT NULL,
+  tenant_id TEXT NOT NULL, product_sku TEXT NOT NULL, use_unit TEXT NOT NULL, period_start TEXT NOT NULL,
   hi INTEGER NOT NULL, lo INTEGER NOT NULL,
-  PRIMARY KEY (tenant_id, product_sku, use_unit)
+  PRIMARY KEY (tenant_id, product_sku, use_unit, period_start)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unit_totals (
   use_unit TEXT PRIMARY KEY, hi INTEGER NOT NULL, lo INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Fills the new table from that of a receiver that knew no hours.
+const TAKE_OVER_TOTALS: &str = "
+INSERT INTO totals SELECT tenant_id, product_sku, use_unit, '', hi, lo FROM totals_before;
+DROP TABLE totals_before;
 ";
 
 const ADD_BATCH: &str = "
@@ -51,7 +57,7 @@ ON CONFLICT (id) DO UPDATE SET times_received = times_received + 1
 RETURNING times_received, sha256";
 
 const ADD_TO_TOTAL: &str = "
-INSERT INTO totals (tenant_id, product_sku, use_unit, hi, lo) VALUES (?1, ?2, ?3, ?4, ?5)
+INSERT INTO totals (tenant_id, product_sku, use_unit, period_start, hi, lo) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT DO UPDATE SET
   hi = hi + excluded.hi + (lo + excluded.lo) / 1000000000000000000,
   lo = (lo + excluded.lo) % 1000000000000000000";
@@ -92,12 +98,22 @@ impl Book {
     /// Opens the database of a data directory, which must exist; makes it the first time.
     pub fn open(data_dir: &Path) -> rusqlite::Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let writer = Connection::open(&path)?;
+        let mut writer = Connection::open(&path)?;
         writer.busy_timeout(BUSY_TIMEOUT)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         // With WAL only FULL syncs each commit: without it a power cut could undo what was answered 204.
         writer.pragma_update(None, "synchronous", "FULL")?;
-        writer.execute_batch(SCHEMA)?;
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let is_older =
+            transaction.table_exists(None, "totals")? && !transaction.column_exists(None, "totals", "period_start")?;
+        if is_older {
+            transaction.execute_batch("ALTER TABLE totals RENAME TO totals_before")?;
+        }
+        transaction.execute_batch(SCHEMA)?;
+        if is_older {
+            transaction.execute_batch(TAKE_OVER_TOTALS)?;
+        }
+        transaction.commit()?;
         Ok(Book { path, writer: Mutex::new(writer) })
     }
 
@@ -122,8 +138,9 @@ impl Book {
         let mut add_to_total = transaction.prepare_cached(ADD_TO_TOTAL)?;
         for delivered in batch {
             let (hi, lo) = delivered.used_amount.to_limbs();
-            let (tenant_id, product_sku) = (&delivered.tenant_id, &delivered.product_sku);
-            add_to_total.execute(params![tenant_id, product_sku, delivered.use_unit.name(), hi, lo])?;
+            let Delivered { tenant_id, product_sku, use_unit, .. } = delivered;
+            let period_start = delivered.period.map(|period| period.to_string()).unwrap_or_default();
+            add_to_total.execute(params![tenant_id, product_sku, use_unit.name(), period_start, hi, lo])?;
         }
         drop(add_to_total);
         transaction.commit()?;
@@ -220,6 +237,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::period::Period;
 
     fn arrival<'a>(id: &'a str, sha256: &'a str) -> Arrival<'a> {
         Arrival { id, generation: Some("7"), window_start: None, window_end: None, announced_count: None, sha256 }
@@ -231,6 +249,7 @@ mod tests {
             product_sku: "maçã".into(),
             use_unit: Unit::Kb,
             used_amount: Amount::parse(amount, Amount::AGGREGATE_DIGITS).unwrap(),
+            period: None,
         }
     }
 
@@ -258,6 +277,30 @@ mod tests {
         let batches = text(reopened.list_batches().unwrap());
         assert_eq!(batches[0]["times_received"], 3);
         std::mem::forget(book);
+    }
+
+    #[test]
+    fn the_book_of_an_older_receiver_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path()).unwrap();
+        book.record(&arrival("b1", "aa"), &[delivered("a", "1"), delivered("b", "2")], false).unwrap();
+        drop(book);
+        let before = "ALTER TABLE totals RENAME TO after;
+            CREATE TABLE totals (
+              tenant_id TEXT NOT NULL, product_sku TEXT NOT NULL, use_unit TEXT NOT NULL,
+              hi INTEGER NOT NULL, lo INTEGER NOT NULL,
+              PRIMARY KEY (tenant_id, product_sku, use_unit)
+            ) STRICT, WITHOUT ROWID;
+            INSERT INTO totals SELECT tenant_id, product_sku, use_unit, hi, lo FROM after;
+            DROP TABLE after";
+        Connection::open(dir.path().join(FILE_NAME)).unwrap().execute_batch(before).unwrap();
+        let book = Book::open(dir.path()).unwrap();
+        let late = Delivered { period: Period::from_start("2026-11-24T17:00:00Z"), ..delivered("a", "4") };
+        book.record(&arrival("b2", "aa"), &[late, delivered("a", "8")], false).unwrap();
+        let totals = text(book.list_totals(None).unwrap());
+        let row = |row: usize| (totals[row]["used_amount"].as_str().unwrap(), totals[row]["period_start"].as_str());
+        assert_eq!([row(0), row(1), row(2)], [("9", None), ("4", Some("2026-11-24T17:00:00Z")), ("2", None)]);
+        assert_eq!(kilobytes(&book), "15");
     }
 
     #[test]

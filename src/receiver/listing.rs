@@ -77,6 +77,8 @@ struct Total {
     product_sku: String,
     use_unit: String,
     used_amount: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    period_start: String,
 }
 
 /// The totals in the order of their key, continued after the last one shown.
@@ -85,6 +87,7 @@ pub(super) struct TotalPages {
     last_tenant_id: String,
     last_product_sku: String,
     last_use_unit: String,
+    last_period_start: String,
 }
 
 impl TotalPages {
@@ -95,6 +98,7 @@ impl TotalPages {
             last_tenant_id: tenant_id.unwrap_or_default(),
             last_product_sku: String::new(),
             last_use_unit: String::new(),
+            last_period_start: String::new(),
         }
     }
 }
@@ -102,15 +106,16 @@ impl TotalPages {
 impl Pages for TotalPages {
     fn next(&mut self, connection: &Connection, json: &mut Vec<u8>) -> rusqlite::Result<usize> {
         let filter = if self.one_tenant {
-            "tenant_id = ?1 AND (product_sku, use_unit) > (?2, ?3)"
+            "tenant_id = ?1 AND (product_sku, use_unit, period_start) > (?2, ?3, ?4)"
         } else {
-            "(tenant_id, product_sku, use_unit) > (?1, ?2, ?3)"
+            "(tenant_id, product_sku, use_unit, period_start) > (?1, ?2, ?3, ?4)"
         };
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT tenant_id, product_sku, use_unit, hi, lo FROM totals WHERE {filter}
-             ORDER BY tenant_id, product_sku, use_unit LIMIT {PAGE_ROWS}"
+            "SELECT tenant_id, product_sku, use_unit, hi, lo, period_start FROM totals WHERE {filter}
+             ORDER BY tenant_id, product_sku, use_unit, period_start LIMIT {PAGE_ROWS}"
         ))?;
-        let mut rows = statement.query(params![self.last_tenant_id, self.last_product_sku, self.last_use_unit])?;
+        let last = params![self.last_tenant_id, self.last_product_sku, self.last_use_unit, self.last_period_start];
+        let mut rows = statement.query(last)?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let total = Total {
@@ -118,11 +123,12 @@ impl Pages for TotalPages {
                 product_sku: row.get(1)?,
                 use_unit: row.get(2)?,
                 used_amount: Amount::from_limbs(row.get(3)?, row.get(4)?).to_string(),
+                period_start: row.get(5)?,
             };
             append(json, &total);
             count += 1;
-            (self.last_tenant_id, self.last_product_sku, self.last_use_unit) =
-                (total.tenant_id, total.product_sku, total.use_unit);
+            (self.last_tenant_id, self.last_product_sku, self.last_use_unit, self.last_period_start) =
+                (total.tenant_id, total.product_sku, total.use_unit, total.period_start);
         }
         Ok(count)
     }

@@ -1,8 +1,12 @@
 //! The pulse parser: valid bodies as they were written, and mutations of them without a panic or a lost pulse.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use ingestor_consumo::intake::body::{BodyFormat, Parsed, parse};
+use ingestor_consumo::clock::Timestamp;
+use ingestor_consumo::intake::body::{self, BodyFormat, MalformedBody, Parsed};
+use ingestor_consumo::intake::horizon::Horizon;
+use ingestor_consumo::period::Period;
 use ingestor_consumo::pulse::{ID_BYTES_MAX, Unit};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,6 +14,14 @@ use proptest::test_runner::TestCaseResult;
 use serde::de::IgnoredAny;
 
 use crate::fuzz;
+
+/// The present, in milliseconds, and how old a pulse may be.
+const NOW_MS: u64 = 1_795_541_400_000;
+const LATE_MAX: Duration = Duration::from_secs(35 * 24 * 3600);
+
+fn parse(body: &[u8], format: BodyFormat, key: Option<&str>) -> Result<Parsed, MalformedBody> {
+    body::parse(body, format, key, &Horizon::at(Timestamp(NOW_MS), LATE_MAX))
+}
 
 /// A pulse, and the text that says it.
 #[derive(Clone, Debug)]
@@ -19,6 +31,7 @@ struct Written {
     nanos: i128,
     unit: Unit,
     has_id: bool,
+    period: Option<Period>,
     text: String,
 }
 
@@ -36,6 +49,19 @@ fn quoted(content: &str, escapes: &[bool]) -> String {
     text + "\""
 }
 
+/// A moment that a pulse may have, as its local time somewhere.
+fn timestamp() -> impl Strategy<Value = (Period, String)> {
+    let marks = (select(&["T", "t", " "][..]), select(&["", ".5", ".999999999999"][..]));
+    (0..LATE_MAX.as_secs(), -1439i64..1440, marks).prop_map(|(age, offset, (mark, fraction))| {
+        let moment = Timestamp(NOW_MS - age * 1000);
+        let local = Timestamp(moment.0.saturating_add_signed(offset * 60_000)).to_string();
+        let sign = if offset < 0 { '-' } else { '+' };
+        let (hours, minutes) = (offset.abs() / 60, offset.abs() % 60);
+        let local = local.trim_end_matches('Z').replace('T', mark);
+        (Period::of(moment), format!("{local}{fraction}{sign}{hours:02}:{minutes:02}"))
+    })
+}
+
 fn written() -> impl Strategy<Value = Written> {
     let id =
         || prop_oneof!["[ -~]{1,12}", "[a-z]{128}", "[é😀a:%]{1,8}"].prop_filter("fits", |id| id.len() <= ID_BYTES_MAX);
@@ -47,20 +73,25 @@ fn written() -> impl Strategy<Value = Written> {
     let others = select(&["", r#""x":null"#, r#""x":{"tenant_id":[1,"}"]}"#, r#""y":1e400"#][..]);
     let escapes = prop::collection::vec(prop::bool::weighted(0.2), 1..9);
     let unit = select(&Unit::ALL[..]);
-    let order = Just((0..6).collect::<Vec<usize>>()).prop_shuffle();
-    (id(), id(), amount, unit, prop::option::of(id()), space, others, escapes, order).prop_map(
-        |(tenant_id, product_sku, (nanos, token), unit, pulse_id, space, others, escapes, order)| {
+    let order = Just((0..7).collect::<Vec<usize>>()).prop_shuffle();
+    let timestamp = prop::option::of(timestamp());
+    (id(), id(), amount, unit, prop::option::of(id()), timestamp, space, others, escapes, order).prop_map(
+        |(tenant_id, product_sku, (nanos, token), unit, pulse_id, timestamp, space, others, escapes, order)| {
             let members = [
                 format!("\"tenant_id\"{space}:{}", quoted(&tenant_id, &escapes)),
                 format!("\"product_sku\":{space}{}", quoted(&product_sku, &escapes)),
                 format!("\"used_amount\":{token}"),
                 format!("\"use_unit\":\"{}\"", unit.name()),
                 pulse_id.as_ref().map_or(String::new(), |id| format!("\"pulse_id\":{}", quoted(id, &escapes))),
+                timestamp
+                    .as_ref()
+                    .map_or(String::new(), |(_, text)| format!("\"timestamp\":{}", quoted(text, &escapes))),
                 others.to_owned(),
             ];
             let given = order.iter().map(|&place| members[place].clone()).filter(|member| !member.is_empty());
             let text = format!("{{{space}{}{space}}}", given.collect::<Vec<_>>().join(&format!("{space},")));
-            Written { tenant_id, product_sku, nanos, unit, has_id: pulse_id.is_some(), text }
+            let (has_id, period) = (pulse_id.is_some(), timestamp.map(|(period, _)| period));
+            Written { tenant_id, product_sku, nanos, unit, has_id, period, text }
         },
     )
 }
@@ -74,6 +105,7 @@ fn agrees(parsed: &Parsed, written: &[Written]) -> TestCaseResult {
         prop_assert_eq!(pulse.key.use_unit(), written.unit);
         prop_assert_eq!(pulse.used_amount.nanos(), written.nanos);
         prop_assert_eq!(pulse.id.is_some(), written.has_id);
+        prop_assert_eq!(pulse.key.period(), written.period);
     }
     Ok(())
 }
@@ -97,6 +129,9 @@ fn holds(bytes: &[u8], format: BodyFormat) -> TestCaseResult {
     }
     for pulse in &parsed.pulses {
         prop_assert!(pulse.used_amount.is_positive());
+        let earliest = Period::of(Timestamp(NOW_MS - LATE_MAX.as_millis() as u64));
+        let latest = Period::of(Timestamp(NOW_MS + 300_000));
+        prop_assert!(pulse.key.period().is_none_or(|period| (earliest..=latest).contains(&period)), "{:?}", pulse);
         for id in [pulse.key.tenant_id(), pulse.key.product_sku()] {
             prop_assert!((1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control), "{:?}", id);
         }
@@ -164,6 +199,8 @@ fn mutations_of_bodies_lose_nothing() {
             "[[[[",
             "{}",
             "true",
+            "\"timestamp\":\"2026-11-24T17:00:00Z\",",
+            "9999-12-31T23:59:60+23:59",
         ][..],
     );
     let edit = (

@@ -29,6 +29,8 @@ mod order;
 mod journey;
 // What the receiver answers, and what becomes of a batch by it.
 mod delivery;
+// Usage of an earlier hour.
+mod late;
 // Receivers that keep their promises, and some that do not.
 mod receivers;
 // What operators ask and do from the command line.

@@ -23,6 +23,7 @@ use crate::pulse::{Aggregate, AggregateKey, PulseId, Unit, UnitTotals};
 
 pub mod ingest;
 pub mod dedup;
+pub mod periods;
 pub mod generations;
 pub mod freezing;
 pub mod delivery;
@@ -41,6 +42,7 @@ macro_rules! contract_tests {
             dedup: a_repetition_adds_nothing, a_contradiction_adds_nothing, a_group_is_read_in_order,
                 ids_of_other_tenants_never_meet, ids_are_remembered_beyond_a_toggle, ids_have_a_limit,
                 ids_are_forgotten_in_time, a_refused_pulse_may_come_again;
+            periods: hours_have_sums_of_their_own, the_hour_is_a_part_of_what_a_pulse_says, hours_count_for_the_tenants_limit;
             generations: toggles_only_when_due, toggles_only_from_the_expected_epoch, windows_touch, an_operator_ends_the_window,
                 missed_boundaries_are_one_window, an_empty_generation_leaves_nothing, pulses_go_to_one_generation;
             freezing: small_pages_meet_everything_once, a_scan_without_freezing_ends, a_scan_of_nothing_is_empty,

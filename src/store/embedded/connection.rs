@@ -16,10 +16,11 @@ const DATABASE_FILE: &str = "ingestor.sqlite3";
 /// Locked by the one process that ingests into the store.
 const LOCK_FILE: &str = "ingestor.lock";
 /// What brings a store of schema version 1, 2, … one version further.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "ALTER TABLE batches ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0",
     include_str!("to_version_3.sql"),
     include_str!("to_version_4.sql"),
+    include_str!("to_version_5.sql"),
 ];
 /// What `PRAGMA user_version` must say.
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::connection::{BUSY_TIMEOUT, probe};
 use super::dedup::{Dedup, Seen};
-use super::rows::{add_generation_totals, add_ledger, int, open_epoch};
+use super::rows::{add_generation_totals, add_ledger, int, open_epoch, period_start};
 use crate::clock::Timestamp;
 use crate::generation::Epoch;
 use crate::pulse::{AggregateKey, UnitTotals};
@@ -75,9 +75,10 @@ impl RowNumbers {
         }
         let mut statement = tx.prepare_cached(
             "SELECT row_number FROM aggregates
-             WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ?",
+             WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?",
         )?;
-        let names = (int(self.epoch.0), key.tenant_id(), key.product_sku(), key.use_unit().name());
+        let unit = key.use_unit().name();
+        let names = (int(self.epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key));
         let found = statement.query_row(names, |row| row.get(0)).optional()?;
         if let Some(row_number) = found {
             self.learn(key, row_number);
@@ -224,11 +225,12 @@ fn insert(
     }
     *count += 1;
     let (hi, lo) = entry.amount.to_limbs();
-    tx.prepare_cached("INSERT INTO aggregates VALUES (NULL, ?, ?, ?, ?, ?, ?)")?.execute((
+    tx.prepare_cached("INSERT INTO aggregates VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)")?.execute((
         int(epoch.0),
         &tenant_id,
         entry.key.product_sku(),
         entry.key.use_unit().name(),
+        period_start(entry.key),
         hi,
         lo,
     ))?;

@@ -8,7 +8,8 @@ use crate::batch::{Batch, BatchId};
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration, Window};
 use crate::ledger::Ledger;
-use crate::pulse::{Unit, UnitTotals};
+use crate::period::Period;
+use crate::pulse::{AggregateKey, Unit, UnitTotals};
 use crate::store::StoreError;
 
 /// The columns of [`batch`], in its order.
@@ -42,6 +43,24 @@ pub fn unit(row: &Row<'_>, column: usize) -> rusqlite::Result<Unit> {
     Unit::from_name(&name).ok_or_else(|| {
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("no unit is called {name:?}").into())
     })
+}
+
+/// How an aggregate's hour stands in its column: empty if it has none.
+pub fn period_start(key: &AggregateKey) -> String {
+    key.period().map(|period| period.to_string()).unwrap_or_default()
+}
+
+/// Reads the key that stands in the columns of tenant, SKU, unit and hour.
+pub fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<AggregateKey> {
+    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    let key = AggregateKey::new(text(column)?, text(column + 1)?, unit(row, column + 2)?);
+    let start = text(column + 3)?;
+    let period = Period::from_start(start);
+    if period.is_none() && !start.is_empty() {
+        let why = format!("no hour starts at {start:?}").into();
+        return Err(rusqlite::Error::FromSqlConversionFailure(column + 3, Type::Text, why));
+    }
+    Ok(key.labelled(period))
 }
 
 /// Reads two limbs.

@@ -1,4 +1,4 @@
--- The embedded store, schema version 4 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
+-- The embedded store, schema version 5 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
 --
 -- Amounts are whole nano-units (1e-9 of the unit) in two limbs: amount_hi * 1e18 + amount_lo, 0 <= amount_lo < 1e18.
 -- The views whose names end in _readable show them as decimal text, and moments as UTC.
@@ -26,17 +26,19 @@ CREATE TABLE generation_totals (
     PRIMARY KEY (epoch, use_unit)
 ) STRICT, WITHOUT ROWID;
 
+-- period_start is the start of the hour that pulses with a timestamp belong to, and empty for those without one.
 -- Only the open generation grows, so the rows of each generation come behind those of the one before it. Writers find a row that
 -- they know by its number.
 CREATE TABLE aggregates (
-    row_number  INTEGER PRIMARY KEY,
-    epoch       INTEGER NOT NULL,
-    tenant_id   TEXT NOT NULL,
-    product_sku TEXT NOT NULL,
-    use_unit    TEXT NOT NULL,
-    amount_hi   INTEGER NOT NULL,
-    amount_lo   INTEGER NOT NULL,
-    UNIQUE (epoch, tenant_id, product_sku, use_unit)
+    row_number   INTEGER PRIMARY KEY,
+    epoch        INTEGER NOT NULL,
+    tenant_id    TEXT NOT NULL,
+    product_sku  TEXT NOT NULL,
+    use_unit     TEXT NOT NULL,
+    period_start TEXT NOT NULL,
+    amount_hi    INTEGER NOT NULL,
+    amount_lo    INTEGER NOT NULL,
+    UNIQUE (epoch, tenant_id, product_sku, use_unit, period_start)
 ) STRICT;
 
 -- Digests of tenant and pulse id, and of what the pulse said. A row older than the dedup window counts as absent.
@@ -106,7 +108,7 @@ SELECT
         WHEN 0 THEN printf('%d.%09d', amount_lo / 1000000000, amount_lo % 1000000000)
         ELSE printf('%d%09d.%09d', amount_hi, amount_lo / 1000000000, amount_lo % 1000000000)
     END AS used_amount,
-    use_unit
+    use_unit, period_start
 FROM aggregates;
 
 CREATE VIEW ledger_readable AS

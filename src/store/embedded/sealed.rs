@@ -6,14 +6,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::rows::{
-    add_generation_totals, add_ledger, amount, generation_totals, has_aggregates, insert_generation, int, moment,
-    move_ledger, negated, open_generation, sealed_generations, unit, unsigned,
+    add_generation_totals, add_ledger, amount, generation_totals, has_aggregates, insert_generation, int, key, moment,
+    move_ledger, negated, open_generation, period_start, sealed_generations, unsigned,
 };
 use crate::batch::Batch;
 use crate::clock::Timestamp;
 use crate::generation::Epoch;
 use crate::lease::{FencingToken, LeaseHolder, LeaseState};
-use crate::pulse::{Aggregate, AggregateKey, UnitTotals};
+use crate::pulse::{Aggregate, UnitTotals};
 use crate::store::{Frozen, Page, ScanCursor, StoreError};
 
 /// Refuses a token that is not the one given out last.
@@ -118,10 +118,12 @@ pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggr
         return Err(StoreError::Corrupt(format!("batch {} does not sum its aggregates", batch.id)));
     }
     let mut delete = tx.prepare_cached(
-        "DELETE FROM aggregates WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ?",
+        "DELETE FROM aggregates
+         WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?",
     )?;
     for Aggregate { key, .. } in aggregates {
-        let values = (int(batch.epoch.0), key.tenant_id(), key.product_sku(), key.use_unit().name());
+        let unit = key.use_unit().name();
+        let values = (int(batch.epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key));
         if delete.execute(values)? != 1 {
             return Err(StoreError::Corrupt(format!("batch {} names an aggregate twice", batch.id)));
         }
@@ -135,12 +137,14 @@ pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggr
 
 fn holds(tx: &Connection, epoch: Epoch, aggregates: &[Aggregate]) -> Result<bool, StoreError> {
     let mut statement = tx.prepare_cached(
-        "SELECT 1 FROM aggregates WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ?
+        "SELECT 1 FROM aggregates
+         WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?
          AND amount_hi = ? AND amount_lo = ?",
     )?;
     for Aggregate { key, used_amount } in aggregates {
         let (hi, lo) = used_amount.to_limbs();
-        let values = (int(epoch.0), key.tenant_id(), key.product_sku(), key.use_unit().name(), hi, lo);
+        let unit = key.use_unit().name();
+        let values = (int(epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key), hi, lo);
         if !statement.exists(values)? {
             return Ok(false);
         }
@@ -186,7 +190,7 @@ pub fn finish(tx: &Connection, epoch: Epoch) -> Result<(), StoreError> {
 /// Reads a page of a generation. A cursor is the row behind which the next page starts.
 pub fn page(connection: &Connection, epoch: Epoch, from: Option<ScanCursor>, limit: usize) -> Result<Page, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT row_number, epoch, tenant_id, product_sku, use_unit, amount_hi, amount_lo FROM aggregates
+        "SELECT row_number, epoch, tenant_id, product_sku, use_unit, period_start, amount_hi, amount_lo FROM aggregates
          WHERE row_number > ? ORDER BY row_number",
     )?;
     let mut page = Page { aggregates: Vec::new(), next: None };
@@ -203,9 +207,7 @@ pub fn page(connection: &Connection, epoch: Epoch, from: Option<ScanCursor>, lim
             page.next = Some(last);
             break;
         }
-        let (tenant_id, product_sku): (String, String) = (row.get(2)?, row.get(3)?);
-        let key = AggregateKey::new(&tenant_id, &product_sku, unit(row, 4)?);
-        page.aggregates.push(Aggregate { key, used_amount: amount(row, 5)? });
+        page.aggregates.push(Aggregate { key: key(row, 2)?, used_amount: amount(row, 6)? });
         last = ScanCursor(unsigned(row, 0)?);
     }
     Ok(page)

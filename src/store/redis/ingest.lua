@@ -115,9 +115,10 @@ local function admit(field)
   return admitted
 end
 
--- The sums in ARGV are of all entries: take off one that is not added. Nine digits a limb stay exact in a double.
+-- The sums in ARGV are of all entries: take off one that is not added. Nine digits a limb stay exact in a double. The unit is
+-- the third part of a field; an hour may follow.
 local function leave_out(field, amount)
-  local total = totals[string.match(field, '[^:]*$')]
+  local total = totals[string.match(field, '^[^:]*:[^:]*:([^:]*)')]
   total[1] = total[1] - (tonumber(string.sub(amount, 1, -19)) or 0)
   total[2] = total[2] - (tonumber(string.sub(amount, -18, -10)) or 0)
   total[3] = total[3] - tonumber(string.sub(amount, -9))

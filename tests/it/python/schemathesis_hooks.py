@@ -1,9 +1,11 @@
 """What schemathesis must know that a schema can't say.
 
 An id that is used again with other content is refused, and rightly: each one that is valid is replaced by one that was
-never used. NDJSON is an array without its punctuation.
+never used. A timestamp is refused that is not of these days: each that is valid is replaced by the present. NDJSON is an array without its punctuation.
 """
+import datetime
 import json
+import re
 import unicodedata
 import uuid
 
@@ -18,10 +20,19 @@ def fresh(value, longest):
     return str(uuid.uuid4()) if is_valid and not any(unicodedata.category(char) == "Cc" for char in value) else value
 
 
+def of_these_days(value):
+    rfc_3339 = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    is_valid = isinstance(value, str) and re.fullmatch(rfc_3339, value)
+    return datetime.datetime.now(datetime.timezone.utc).isoformat() if is_valid else value
+
+
 def renamed(one):
     if not isinstance(one, dict):
         return one
     one = dict(one)
+    for name in ("time", "timestamp"):
+        if name in one:
+            one[name] = of_these_days(one[name])
     if "specversion" in one and "id" in one:
         one["id"] = fresh(one["id"], 1024)
     if "pulse_id" in one:

@@ -2,6 +2,7 @@
 
 send_events.py URL: prints a line an answer, its status and its body.
 """
+import datetime
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ def event(number, amount):
             "id": f"reading-{number}",
             "source": "https://meter.example/1",
             "type": "com.example.usage",
+            "time": datetime.datetime.now(datetime.timezone.utc),
             "datacontenttype": "application/json",
         },
         data={"tenant_id": "acme", "product_sku": "disk", "used_amount": amount, "use_unit": "KB"},

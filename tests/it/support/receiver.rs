@@ -60,22 +60,23 @@ impl Receiver {
             let key = (text(row, "tenant_id"), text(row, "product_sku"), text(row, "use_unit"));
             (key, pulses::nanos(&text(row, "used_amount")))
         };
-        self.list("/totals").iter().map(total).collect()
+        self.rows("/totals").iter().map(total).collect()
     }
 
     /// The sum of KB, with all its digits.
     pub fn kb(&self) -> String {
-        let units = self.list("/totals/units");
+        let units = self.rows("/totals/units");
         let kb = units.iter().find(|unit| unit["use_unit"] == "KB").expect("every unit is listed");
         kb["used_amount"].as_str().expect("amounts are text").to_owned()
     }
 
     /// Every batch in the order of arrival.
     pub fn batches(&self) -> Vec<Value> {
-        self.list("/batches")
+        self.rows("/batches")
     }
 
-    fn list(&self, target: &str) -> Vec<Value> {
+    /// Whatever it lists there.
+    pub fn rows(&self, target: &str) -> Vec<Value> {
         let response = http::get(self.address, target).expect("the receiver answers");
         assert_eq!(response.status, 200, "{}", response.text());
         response.json().as_array().expect("it is a list").clone()
