@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
 use crate::generation::{Epoch, Window};
-use crate::pulse::{Aggregate, UnitTotals};
+use crate::pulse::{Aggregate, Kind, Measure, UnitTotals};
 
 /// `<incarnation>.<shard>.<epoch>.<n>`: unique over every store and every life of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,11 +79,13 @@ struct DeliveredAggregate<'a> {
     used_amount: &'a RawValue,
     use_unit: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     period_start: Option<String>,
 }
 
-/// Writes the body of a batch: the original's format, an array of aggregates, with `period_start` behind for those that have
-/// an hour.
+/// Writes the body of a batch: the original's format, an array of aggregates. Corrections are below zero and say so in
+/// `kind`; aggregates of an hour have its start in `period_start`.
 pub fn body(aggregates: &[Aggregate], format: AmountFormat) -> Vec<u8> {
     let mut body = Vec::with_capacity(aggregates.len() * 96 + 2);
     body.push(b'[');
@@ -91,15 +93,18 @@ pub fn body(aggregates: &[Aggregate], format: AmountFormat) -> Vec<u8> {
         if index > 0 {
             body.push(b',');
         }
+        let Measure { unit, kind } = aggregate.key.measure();
+        let amount = kind.signed(aggregate.used_amount);
         let digits = match format {
-            AmountFormat::Number => aggregate.used_amount.to_string(),
-            AmountFormat::Text => format!("\"{}\"", aggregate.used_amount),
+            AmountFormat::Number => amount.to_string(),
+            AmountFormat::Text => format!("\"{amount}\""),
         };
         let delivered = DeliveredAggregate {
             tenant_id: &aggregate.key.tenant_id(),
             product_sku: &aggregate.key.product_sku(),
             used_amount: &RawValue::from_string(digits).expect("an amount prints as a JSON number"),
-            use_unit: aggregate.key.use_unit().name(),
+            use_unit: unit.name(),
+            kind: (kind == Kind::Correction).then(|| kind.name()),
             period_start: aggregate.key.period().map(|period| period.to_string()),
         };
         serde_json::to_writer(&mut body, &delivered).expect("writing text to memory does not fail");
@@ -227,6 +232,20 @@ mod tests {
             AmountFormat::Number,
             r#"[{"tenant_id":"a","product_sku":"banana \"é\"","used_amount":5,"use_unit":"GB/sec","period_start":"2026-11-24T17:00:00Z"}]"#,
         );
+    }
+
+    #[test]
+    fn a_correction_is_below_zero_and_says_what_it_is() {
+        let measure = Measure { unit: Unit::Kb, kind: Kind::Correction };
+        let key = AggregateKey::new("a", "b", measure);
+        let aggregates = [Aggregate { key, used_amount: Amount::from_nanos(5_500_000_000) }];
+        let body = r#"[{"tenant_id":"a","product_sku":"b","used_amount":-5.5,"use_unit":"KB","kind":"correction"}]"#;
+        check(&aggregates, AmountFormat::Number, body);
+        check(&aggregates, AmountFormat::Text, &body.replace("-5.5", "\"-5.5\""));
+        let [Aggregate { key, used_amount }] = aggregates;
+        let late = Aggregate { key: key.labelled(Period::from_start("2026-11-24T17:00:00Z")), used_amount };
+        let body = body.replace("}]", r#","period_start":"2026-11-24T17:00:00Z"}]"#);
+        check(&[late], AmountFormat::Number, &body);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Conservation, unit by unit: what came in is somewhere, exactly once (G9).
+//! Conservation, unit by unit, usage and corrections each for themselves: what came in is somewhere, exactly once (G9).
 
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
-use crate::pulse::{Unit, UnitTotals};
+use crate::pulse::{Kind, Measure, UnitTotals};
 
 /// The table's headings, in the order of [`LedgerRow::cells`].
 const HEADINGS: [&str; 9] =
@@ -30,14 +30,15 @@ pub struct Ledger {
 
 impl Ledger {
     /// Acknowledged less everything that is accounted for: zero, or something was lost (positive) or doubled (negative).
-    pub fn difference(&self, unit: Unit) -> Amount {
+    pub fn difference(&self, measure: impl Into<Measure>) -> Amount {
+        let measure = measure.into();
         let columns = [&self.open, &self.sealed, &self.outbox, &self.delivered, &self.dead_letters, &self.discarded];
-        self.acknowledged.get(unit) - columns.into_iter().map(|column| column.get(unit)).sum()
+        self.acknowledged.get(measure) - columns.into_iter().map(|column| column.get(measure)).sum()
     }
 
-    /// Whether every unit's difference is zero.
+    /// Whether every difference is zero.
     pub fn balances(&self) -> bool {
-        Unit::ALL.iter().all(|&unit| self.difference(unit) == Amount::ZERO)
+        Measure::ALL.iter().all(|&measure| self.difference(measure) == Amount::ZERO)
     }
 
     /// Whether nothing waits to be delivered.
@@ -56,24 +57,29 @@ impl Ledger {
         self.discarded.merge(&other.discarded);
     }
 
-    /// The rows to show: every unit that ever had usage.
+    /// The rows to show: every unit that ever had usage, then every one that had corrections.
     pub fn rows(&self) -> Vec<LedgerRow> {
-        let used =
-            |&&unit: &&Unit| self.acknowledged.get(unit) != Amount::ZERO || self.difference(unit) != Amount::ZERO;
-        Unit::ALL.iter().filter(used).map(|&unit| self.row(unit)).collect()
+        Measure::ALL.iter().filter(|&&measure| self.had(measure)).map(|&measure| self.row(measure)).collect()
     }
 
-    fn row(&self, unit: Unit) -> LedgerRow {
+    /// Whether there ever was any of it.
+    pub fn had(&self, measure: Measure) -> bool {
+        self.acknowledged.get(measure) != Amount::ZERO || self.difference(measure) != Amount::ZERO
+    }
+
+    fn row(&self, measure: Measure) -> LedgerRow {
+        let Measure { unit, kind } = measure;
         LedgerRow {
             use_unit: unit.name().to_owned(),
-            acknowledged: self.acknowledged.get(unit).to_string(),
-            open: self.open.get(unit).to_string(),
-            sealed: self.sealed.get(unit).to_string(),
-            outbox: self.outbox.get(unit).to_string(),
-            delivered: self.delivered.get(unit).to_string(),
-            dead_letters: self.dead_letters.get(unit).to_string(),
-            discarded: self.discarded.get(unit).to_string(),
-            difference: self.difference(unit).to_string(),
+            kind: (kind == Kind::Correction).then(|| kind.name().to_owned()),
+            acknowledged: self.acknowledged.get(measure).to_string(),
+            open: self.open.get(measure).to_string(),
+            sealed: self.sealed.get(measure).to_string(),
+            outbox: self.outbox.get(measure).to_string(),
+            delivered: self.delivered.get(measure).to_string(),
+            dead_letters: self.dead_letters.get(measure).to_string(),
+            discarded: self.discarded.get(measure).to_string(),
+            difference: self.difference(measure).to_string(),
         }
     }
 
@@ -100,8 +106,9 @@ pub fn table(rows: &[LedgerRow]) -> String {
     if rows.is_empty() {
         return "no usage yet\n".to_owned();
     }
+    let names: Vec<String> = rows.iter().map(LedgerRow::name).collect();
     let mut lines = vec![HEADINGS];
-    lines.extend(rows.iter().map(LedgerRow::cells));
+    lines.extend(rows.iter().zip(&names).map(|(row, name)| row.cells(name)));
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
     let mut table = String::new();
@@ -115,11 +122,14 @@ pub fn table(rows: &[LedgerRow]) -> String {
     table
 }
 
-/// One unit's line of the ledger, amounts with all their digits.
+/// One unit's line of the ledger, amounts with all their digits. With a `kind` it is that of its corrections, which are
+/// counted as what they take back: above zero.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the columns are documented on `Ledger`")]
 pub struct LedgerRow {
     pub use_unit: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     pub acknowledged: String,
     pub open: String,
     pub sealed: String,
@@ -131,9 +141,16 @@ pub struct LedgerRow {
 }
 
 impl LedgerRow {
-    fn cells(&self) -> [&str; 9] {
+    fn name(&self) -> String {
+        match &self.kind {
+            Some(kind) => format!("{} {kind}", self.use_unit),
+            None => self.use_unit.clone(),
+        }
+    }
+
+    fn cells<'r>(&'r self, name: &'r str) -> [&'r str; 9] {
         [
-            &self.use_unit,
+            name,
             &self.acknowledged,
             &self.open,
             &self.sealed,
@@ -149,6 +166,7 @@ impl LedgerRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pulse::Unit;
 
     fn totals(nanos: i128) -> UnitTotals {
         let mut totals = UnitTotals::default();
@@ -167,6 +185,25 @@ mod tests {
         assert_eq!(ledger.difference(Unit::Kb), Amount::from_nanos(1));
         assert!(!ledger.balances());
         assert!(ledger.to_json().contains("\"balanced\": false"));
+    }
+
+    #[test]
+    fn corrections_have_rows_of_their_own() {
+        let correction = Measure { unit: Unit::Kb, kind: Kind::Correction };
+        let mut ledger = Ledger { acknowledged: totals(10), delivered: totals(10), ..Ledger::default() };
+        ledger.acknowledged.add(correction, Amount::from_nanos(3_000_000_000));
+        // That as much usage is missing elsewhere is no balance.
+        ledger.delivered.add(Unit::Kb, Amount::from_nanos(3_000_000_000));
+        assert!(!ledger.balances());
+        assert_eq!(ledger.difference(correction).to_string(), "3");
+        ledger.delivered = totals(10);
+        ledger.outbox.add(correction, Amount::from_nanos(3_000_000_000));
+        assert!(ledger.balances() && !ledger.at_rest());
+        let rows = ledger.rows();
+        assert_eq!((rows.len(), rows[0].kind.as_deref(), rows[1].kind.as_deref()), (2, None, Some("correction")));
+        assert!(!serde_json::to_string(&rows[0]).unwrap().contains("kind"));
+        let table = ledger.to_table();
+        assert!(table.lines().nth(2).unwrap().starts_with("KB correction "), "{table}");
     }
 
     #[test]

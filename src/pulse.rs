@@ -1,77 +1,24 @@
 //! One usage report, and the aggregate it is added to.
 
-use std::fmt;
-
 use sha2::{Digest, Sha256};
 
 use crate::amount::Amount;
 
 mod key;
+mod measure;
 
 pub use key::{AggregateKey, KeyError, encode_tenant};
+pub use measure::{Kind, Measure, Unit, UnitTotals};
 
 /// Bytes a tenant id, a product SKU and a pulse id may have.
 pub const ID_BYTES_MAX: usize = 128;
-
-/// What an amount is measured in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the names say it all")]
-pub enum Unit {
-    Kb,
-    Mb,
-    Gb,
-    KbPerSec,
-    MbPerSec,
-    GbPerSec,
-}
-
-impl Unit {
-    /// Every unit, in the order of [`Unit::index`].
-    pub const ALL: [Unit; 6] = [Unit::Kb, Unit::Mb, Unit::Gb, Unit::KbPerSec, Unit::MbPerSec, Unit::GbPerSec];
-
-    /// The name used in requests, keys and deliveries.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Unit::Kb => "KB",
-            Unit::Mb => "MB",
-            Unit::Gb => "GB",
-            Unit::KbPerSec => "KB/sec",
-            Unit::MbPerSec => "MB/sec",
-            Unit::GbPerSec => "GB/sec",
-        }
-    }
-
-    /// Its place in [`Unit::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Reads a unit's name; `KBxSec`, `MBxSec` and `GBxSec` are what the original's constants are called.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "KB" => Unit::Kb,
-            "MB" => Unit::Mb,
-            "GB" => Unit::Gb,
-            "KB/sec" | "KBxSec" => Unit::KbPerSec,
-            "MB/sec" | "MBxSec" => Unit::MbPerSec,
-            "GB/sec" | "GBxSec" => Unit::GbPerSec,
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// One usage report, validated: its ids are within [`ID_BYTES_MAX`] and its amount is positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulse {
     /// The aggregate that it is added to.
     pub key: AggregateKey,
-    /// What was used, greater than zero.
+    /// What was used, or what a correction takes back: greater than zero either way.
     pub used_amount: Amount,
     /// What recognises a repetition of it, if the sender named one.
     pub id: Option<PulseId>,
@@ -93,10 +40,10 @@ pub fn check_id(id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One tenant's sum over one SKU and unit in one generation.
+/// One tenant's sum over one SKU and unit in one generation, of usage or of corrections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aggregate {
-    /// Whose usage of what.
+    /// Whose usage of what, or whose corrections.
     pub key: AggregateKey,
     /// The sum of the pulses' amounts.
     pub used_amount: Amount,
@@ -131,53 +78,6 @@ fn digest(first: &[u8], second: &[u8]) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&full[..16]);
     half
-}
-
-/// One amount for each unit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnitTotals([Amount; Unit::ALL.len()]);
-
-impl UnitTotals {
-    /// The sums of these aggregates.
-    pub fn of(aggregates: &[Aggregate]) -> Self {
-        let mut totals = UnitTotals::default();
-        for aggregate in aggregates {
-            totals.add(aggregate.key.use_unit(), aggregate.used_amount);
-        }
-        totals
-    }
-
-    /// Adds to one unit.
-    pub fn add(&mut self, unit: Unit, amount: Amount) {
-        self.0[unit.index()] += amount;
-    }
-
-    /// Adds unit by unit.
-    pub fn merge(&mut self, other: &UnitTotals) {
-        for (unit, amount) in other.iter() {
-            self.add(unit, amount);
-        }
-    }
-
-    /// The amount of one unit.
-    pub fn get(&self, unit: Unit) -> Amount {
-        self.0[unit.index()]
-    }
-
-    /// Every unit with its amount, zero or not.
-    pub fn iter(&self) -> impl Iterator<Item = (Unit, Amount)> + '_ {
-        Unit::ALL.iter().map(|&unit| (unit, self.get(unit)))
-    }
-
-    /// The units that have an amount.
-    pub fn non_zero(&self) -> impl Iterator<Item = (Unit, Amount)> + '_ {
-        self.iter().filter(|(_, amount)| *amount != Amount::ZERO)
-    }
-
-    /// Whether every unit is zero.
-    pub fn is_zero(&self) -> bool {
-        self.non_zero().next().is_none()
-    }
 }
 
 #[cfg(test)]

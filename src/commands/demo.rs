@@ -14,7 +14,7 @@ use crate::keys::ApiKeys;
 use crate::logging;
 use crate::outbox::observer::Observer;
 use crate::producer::{self, ProducerOptions, ProducerReport};
-use crate::pulse::UnitTotals;
+use crate::pulse::{Unit, UnitTotals};
 use crate::receiver::{Faults, Receiver, ReceiverOptions, RunningReceiver};
 use crate::service::Service;
 use crate::shutdown::Shutdown;
@@ -122,8 +122,8 @@ fn wait_until_delivered(store: &dyn Store, patience: Duration, stop: &Shutdown) 
 fn print_comparison(acknowledged: &UnitTotals, delivered: &UnitTotals) -> bool {
     println!("what the producer saw acknowledged, what the receiver counted");
     println!("{:<8} {:>22} {:>22} {:>14}", "unit", "acknowledged", "delivered", "difference");
-    for (unit, sent) in acknowledged.iter() {
-        let received = delivered.get(unit);
+    for unit in Unit::ALL {
+        let (sent, received) = (acknowledged.get(unit), delivered.get(unit));
         println!("{unit:<8} {sent:>22} {received:>22} {:>14}", sent - received);
     }
     let sum = |totals: &UnitTotals| totals.iter().map(|(_, amount)| amount).sum::<Amount>();

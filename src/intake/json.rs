@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::amount::Amount;
 use crate::intake::horizon::Horizon;
 use crate::period::Period;
-use crate::pulse::{self, AggregateKey, Pulse, PulseId, Unit};
+use crate::pulse::{self, AggregateKey, Kind, Measure, Pulse, PulseId, Unit};
 
 /// What is wrong with one member of a pulse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,7 @@ impl<'de> Visitor<'de> for PulseSeed<'_> {
                 Member::UseUnit => members.use_unit.read(&mut map, &mut members.errors, "use_unit")?,
                 Member::PulseId => members.pulse_id.read(&mut map, &mut members.errors, "pulse_id")?,
                 Member::Timestamp => members.timestamp.read(&mut map, &mut members.errors, "timestamp")?,
+                Member::Kind => members.kind.read(&mut map, &mut members.errors, "kind")?,
                 Member::UsedAmount => members.used_amount.read(&mut map, &mut members.errors, "used_amount")?,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -110,6 +111,7 @@ enum Member {
     UseUnit,
     PulseId,
     Timestamp,
+    Kind,
     Other,
 }
 
@@ -130,6 +132,7 @@ impl<'de> Deserialize<'de> for Member {
                     "use_unit" | "use_unity" => Member::UseUnit,
                     "pulse_id" => Member::PulseId,
                     "timestamp" => Member::Timestamp,
+                    "kind" => Member::Kind,
                     _ => Member::Other,
                 })
             }
@@ -272,6 +275,7 @@ struct Members<'de> {
     use_unit: Slot<Cow<'de, str>>,
     pulse_id: Slot<Cow<'de, str>>,
     timestamp: Slot<Cow<'de, str>>,
+    kind: Slot<Cow<'de, str>>,
     used_amount: Slot<Digits<'de>>,
     errors: Vec<FieldError>,
 }
@@ -281,7 +285,13 @@ impl Members<'_> {
         let mut errors = self.errors;
         let tenant_id = required(self.tenant_id, "tenant_id", &mut errors, checked_id);
         let product_sku = required(self.product_sku, "product_sku", &mut errors, checked_id);
-        let used_amount = required(self.used_amount, "used_amount", &mut errors, checked_amount);
+        let kind = match self.kind {
+            Slot::Present(name) => required(Slot::Present(name), "kind", &mut errors, checked_kind),
+            Slot::Absent | Slot::Null => Some(Kind::Usage),
+            Slot::Refused => None,
+        };
+        let used_amount =
+            required(self.used_amount, "used_amount", &mut errors, |digits| checked_amount(&digits, kind));
         let use_unit = required(self.use_unit, "use_unit", &mut errors, checked_unit);
         let own_id = match self.pulse_id {
             Slot::Present(text) => required(Slot::Present(text), "pulse_id", &mut errors, checked_id),
@@ -292,11 +302,15 @@ impl Members<'_> {
             (Slot::Absent | Slot::Null, Some(text)) => checked_period(&text, "time", seed.horizon, &mut errors),
             (Slot::Absent | Slot::Null, None) | (Slot::Refused, _) => None,
         };
-        match (tenant_id, product_sku, used_amount, use_unit) {
-            (Some(tenant_id), Some(product_sku), Some(used_amount), Some(use_unit)) if errors.is_empty() => {
-                let key = AggregateKey::new(&tenant_id, &product_sku, use_unit).labelled(period);
-                let is_own = own_id.is_some();
-                let id = own_id.or(seed.fallback_id).map(|id| PulseId::new(&id, &key, used_amount));
+        let (is_own, id) = (own_id.is_some(), own_id.or(seed.fallback_id));
+        if kind == Some(Kind::Correction) && id.is_none() && !errors.iter().any(|error| error.field == "pulse_id") {
+            let detail = "is required in a correction, or an Idempotency-Key, so that it counts once".to_owned();
+            errors.push(FieldError { field: "pulse_id", detail });
+        }
+        match (tenant_id, product_sku, used_amount, use_unit.zip(kind)) {
+            (Some(tenant_id), Some(product_sku), Some(used_amount), Some((unit, kind))) if errors.is_empty() => {
+                let key = AggregateKey::new(&tenant_id, &product_sku, Measure { unit, kind }).labelled(period);
+                let id = id.map(|id| PulseId::new(&id, &key, used_amount));
                 Ok((Pulse { key, used_amount, id }, is_own))
             }
             _ => Err(errors),
@@ -326,13 +340,26 @@ fn checked_id(id: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
     pulse::check_id(&id).map(|()| id)
 }
 
-fn checked_amount(digits: Digits<'_>) -> Result<Amount, String> {
+fn checked_kind(name: Cow<'_, str>) -> Result<Kind, String> {
+    Kind::from_name(&name).ok_or_else(|| "must be usage or correction".to_owned())
+}
+
+/// The amount without its sign, which must be that of the kind; zero has none.
+fn checked_amount(digits: &Digits<'_>, kind: Option<Kind>) -> Result<Amount, String> {
     let amount = Amount::parse(&digits.0, Amount::PULSE_DIGITS).map_err(|error| error.to_string())?;
-    if amount.is_positive() {
-        Ok(amount)
-    } else {
-        Err("must be greater than zero after rounding to nine decimal places".to_owned())
-    }
+    // Of a kind that is refused nothing more is known.
+    let Some(kind) = kind else { return Ok(amount) };
+    kind.unsigned(amount).ok_or_else(|| {
+        let expected = match kind {
+            Kind::Usage if amount < Amount::ZERO => {
+                "must be greater than zero; what was reported by mistake is taken back by a pulse with \"kind\":\"correction\" \
+                 and a pulse_id of its own"
+            }
+            Kind::Usage => "must be greater than zero after rounding to nine decimal places",
+            Kind::Correction => "must be less than zero in a correction, after rounding to nine decimal places",
+        };
+        expected.to_owned()
+    })
 }
 
 fn checked_unit(name: Cow<'_, str>) -> Result<Unit, String> {

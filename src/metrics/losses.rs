@@ -5,7 +5,7 @@ use prometheus::IntCounter;
 use super::Metrics;
 use crate::amount::Amount;
 use crate::ledger::Ledger;
-use crate::pulse::Unit;
+use crate::pulse::{Kind, Measure};
 use crate::store::gap::Replays;
 
 impl Metrics {
@@ -20,9 +20,12 @@ impl Metrics {
 
     /// The ledger's differences, just before a scrape.
     pub fn set_ledger(&self, ledger: &Ledger) {
-        for unit in Unit::ALL {
-            let difference = units(ledger.difference(unit));
-            self.0.conservation_difference.with_label_values(&[unit.name()]).set(difference);
+        for measure in Measure::ALL {
+            // Units are always shown, their corrections once there are any.
+            if measure.kind == Kind::Usage || ledger.had(measure) {
+                let difference = units(ledger.difference(measure));
+                self.0.conservation_difference.with_label_values(&[measure.name()]).set(difference);
+            }
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::Unit;
+use super::{Measure, Unit};
 use crate::period::Period;
 
 /// Reserved inside a key: the separator, and the escape itself. Whatever is not ASCII is always escaped.
 const RESERVED: &AsciiSet = &CONTROLS.add(b':').add(b'%');
 
-/// Tenant, SKU and unit in one string that no input can forge: percent-encoded and joined by `:`. The hour of pulses with a
-/// timestamp is a fourth part.
+/// Tenant, SKU and measure in one string that no input can forge: percent-encoded and joined by `:`. The hour of pulses with
+/// a timestamp is a fourth part.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AggregateKey(Box<str>);
 
@@ -20,14 +20,14 @@ pub struct KeyError(String);
 
 impl AggregateKey {
     /// Encodes a key. Every byte may stand in the ids.
-    pub fn new(tenant_id: &str, product_sku: &str, use_unit: Unit) -> Self {
-        let unit = use_unit.name();
-        let mut key = String::with_capacity(tenant_id.len() + product_sku.len() + unit.len() + 2);
+    pub fn new(tenant_id: &str, product_sku: &str, measure: impl Into<Measure>) -> Self {
+        let measure = measure.into().name();
+        let mut key = String::with_capacity(tenant_id.len() + product_sku.len() + measure.len() + 2);
         push_encoded(&mut key, tenant_id);
         key.push(':');
         push_encoded(&mut key, product_sku);
         key.push(':');
-        key.push_str(unit);
+        key.push_str(measure);
         AggregateKey(key.into_boxed_str())
     }
 
@@ -48,8 +48,8 @@ impl AggregateKey {
     pub fn from_stored(key: &str) -> Result<Self, KeyError> {
         let stored = AggregateKey(key.into());
         let read = || {
-            let Parts { tenant_id, product_sku, use_unit, label } = stored.parts()?;
-            let key = AggregateKey::new(&decode(tenant_id)?, &decode(product_sku)?, Unit::from_name(use_unit)?);
+            let Parts { tenant_id, product_sku, measure, label } = stored.parts()?;
+            let key = AggregateKey::new(&decode(tenant_id)?, &decode(product_sku)?, Measure::from_name(measure)?);
             let period = match label {
                 Some(label) => Some(Period::from_label(label)?),
                 None => None,
@@ -79,9 +79,14 @@ impl AggregateKey {
         self.parts().and_then(|parts| decode(parts.product_sku)).unwrap_or_default()
     }
 
+    /// What is added up under it.
+    pub fn measure(&self) -> Measure {
+        self.parts().and_then(|parts| Measure::from_name(parts.measure)).expect("a key is built with a measure's name")
+    }
+
     /// The unit.
     pub fn use_unit(&self) -> Unit {
-        self.parts().and_then(|parts| Unit::from_name(parts.use_unit)).expect("a key is built with a unit's name")
+        self.measure().unit
     }
 
     /// The hour, if its pulses have a timestamp.
@@ -92,11 +97,11 @@ impl AggregateKey {
     fn parts(&self) -> Option<Parts<'_>> {
         let (tenant_id, rest) = self.0.split_once(':')?;
         let (product_sku, rest) = rest.split_once(':')?;
-        let (use_unit, label) = match rest.split_once(':') {
-            Some((use_unit, label)) => (use_unit, Some(label)),
+        let (measure, label) = match rest.split_once(':') {
+            Some((measure, label)) => (measure, Some(label)),
             None => (rest, None),
         };
-        Some(Parts { tenant_id, product_sku, use_unit, label })
+        Some(Parts { tenant_id, product_sku, measure, label })
     }
 }
 
@@ -104,7 +109,7 @@ impl AggregateKey {
 struct Parts<'k> {
     tenant_id: &'k str,
     product_sku: &'k str,
-    use_unit: &'k str,
+    measure: &'k str,
     label: Option<&'k str>,
 }
 
@@ -153,6 +158,10 @@ mod tests {
             "a%41:b:KB",
             "a%ff:b:KB",
             "a:b:KBxSec",
+            "a:b:KBxSec correction",
+            "a:b:KB usage",
+            "a:b:KB%20correction",
+            "a:b:KB:correction",
             "a:b:KB:",
             "a:b:KB:2026-11-24T24",
             "a:b:KB:2026-11-24t17",
@@ -180,16 +189,16 @@ mod tests {
         fn keys_read_back(
             tenant_id in ".{1,40}",
             product_sku in ".{1,40}",
-            unit in 0usize..6,
+            measure in 0usize..12,
             moment in prop::option::of(0u64..253_402_300_800_000),
         ) {
             let period = moment.map(|moment| Period::of(Timestamp(moment)));
-            let key = AggregateKey::new(&tenant_id, &product_sku, Unit::ALL[unit]).labelled(period);
+            let key = AggregateKey::new(&tenant_id, &product_sku, Measure::ALL[measure]).labelled(period);
             let stored = AggregateKey::from_stored(key.as_str()).unwrap();
             prop_assert_eq!(&stored, &key);
             prop_assert_eq!(stored.tenant_id(), tenant_id);
             prop_assert_eq!(stored.product_sku(), product_sku);
-            prop_assert_eq!(stored.use_unit(), Unit::ALL[unit]);
+            prop_assert_eq!(stored.measure(), Measure::ALL[measure]);
             prop_assert_eq!(stored.period(), period);
         }
 

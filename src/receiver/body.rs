@@ -8,14 +8,15 @@ use serde_json::value::RawValue;
 
 use crate::amount::Amount;
 use crate::period::Period;
-use crate::pulse::{ID_BYTES_MAX, Unit};
+use crate::pulse::{ID_BYTES_MAX, Kind, Measure, Unit};
 
 /// One element of a delivered batch; text is borrowed from the body where it holds no escapes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Delivered<'a> {
     pub tenant_id: Cow<'a, str>,
     pub product_sku: Cow<'a, str>,
-    pub use_unit: Unit,
+    pub measure: Measure,
+    /// What was used, or what a correction takes back: above zero either way.
     pub used_amount: Amount,
     /// The hour that the usage belongs to; without one it is the batch's window.
     pub period: Option<Period>,
@@ -47,6 +48,8 @@ struct Element<'a> {
     #[serde(borrow)]
     use_unit: Cow<'a, str>,
     #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     period_start: Option<Cow<'a, str>>,
 }
 
@@ -63,9 +66,11 @@ fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyErro
     let wrong = |field, detail: String| BodyError::Element { index, field, detail };
     check_id(&element.tenant_id).map_err(|detail| wrong("tenant_id", detail))?;
     check_id(&element.product_sku).map_err(|detail| wrong("product_sku", detail))?;
-    let use_unit = Unit::from_name(&element.use_unit)
+    let kind = Kind::from_name(element.kind.as_deref().unwrap_or(Kind::Usage.name()))
+        .ok_or_else(|| wrong("kind", "must be usage or correction".to_owned()))?;
+    let unit = Unit::from_name(&element.use_unit)
         .ok_or_else(|| wrong("use_unit", "must be KB, MB, GB, KB/sec, MB/sec or GB/sec".to_owned()))?;
-    let used_amount = amount(element.used_amount).map_err(|detail| wrong("used_amount", detail))?;
+    let used_amount = amount(element.used_amount, kind).map_err(|detail| wrong("used_amount", detail))?;
     let period = match element.period_start {
         Some(start) => {
             let period = Period::from_start(&start);
@@ -76,7 +81,7 @@ fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyErro
         None => None,
     };
     let Element { tenant_id, product_sku, .. } = element;
-    Ok(Delivered { tenant_id, product_sku, use_unit, used_amount, period })
+    Ok(Delivered { tenant_id, product_sku, measure: Measure { unit, kind }, used_amount, period })
 }
 
 fn check_id(id: &str) -> Result<(), String> {
@@ -89,8 +94,8 @@ fn check_id(id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a number, or a string that holds one, from its own digits.
-fn amount(raw: &RawValue) -> Result<Amount, String> {
+/// Reads a number, or a string that holds one, from its own digits, without the sign that belongs to the kind.
+fn amount(raw: &RawValue, kind: Kind) -> Result<Amount, String> {
     let token = raw.get();
     let token = if token.starts_with('"') {
         serde_json::from_str::<Cow<'_, str>>(token).map_err(|error| error.to_string())?
@@ -98,7 +103,13 @@ fn amount(raw: &RawValue) -> Result<Amount, String> {
         Cow::Borrowed(token)
     };
     let amount = Amount::parse(&token, Amount::AGGREGATE_DIGITS).map_err(|error| error.to_string())?;
-    if amount.is_positive() { Ok(amount) } else { Err("must be greater than zero".to_owned()) }
+    kind.unsigned(amount).ok_or_else(|| {
+        let expected = match kind {
+            Kind::Usage => "must be greater than zero",
+            Kind::Correction => "must be less than zero in a correction",
+        };
+        expected.to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -151,6 +162,18 @@ mod tests {
         check_refused(r#"[{"tenant_id":"","product_sku":"b","used_amount":1,"use_unit":"KB"}]"#, "tenant_id must have");
         check_refused(r#"[{"tenant_id":"a","product_sku":"\u0000","used_amount":1,"use_unit":"KB"}]"#, "control");
         check_refused(r#"[{"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"TB"}]"#, "use_unit must be");
+        for (kind, amount, expected) in [
+            ("", "1", "kind must be usage or correction"),
+            ("refund", "-1", "kind must be usage or correction"),
+            ("usage", "-1", "used_amount must be greater than zero"),
+            ("correction", "1", "used_amount must be less than zero in a correction"),
+            ("correction", "0", "used_amount must be less than zero in a correction"),
+        ] {
+            let body = format!(
+                r#"[{{"tenant_id":"a","product_sku":"b","used_amount":{amount},"use_unit":"KB","kind":"{kind}"}}]"#
+            );
+            check_refused(&body, expected);
+        }
         for start in ["", "2026-11-24", "2026-11-24T17:30:00Z", "2026-11-24T17:00:00+00:00"] {
             let body = format!(
                 r#"[{{"tenant_id":"a","product_sku":"b","used_amount":1,"use_unit":"KB","period_start":"{start}"}}]"#
@@ -162,17 +185,25 @@ mod tests {
     #[test]
     fn reads_what_is_delivered() {
         let period = Period::from_start("2026-11-24T17:00:00Z");
-        let cases = [(None, AmountFormat::Number), (None, AmountFormat::Text), (period, AmountFormat::Number)];
-        for (period, format) in cases {
+        let [usage, correction] = [Kind::Usage, Kind::Correction].map(|kind| Measure { unit: Unit::GbPerSec, kind });
+        let (number, text) = (AmountFormat::Number, AmountFormat::Text);
+        let cases = [
+            (usage, None, number),
+            (usage, None, text),
+            (usage, period, number),
+            (correction, None, number),
+            (correction, period, text),
+        ];
+        for (measure, period, format) in cases {
             let aggregate = Aggregate {
-                key: AggregateKey::new("acme:eu|x%", "maçã \"é\"", Unit::GbPerSec).labelled(period),
+                key: AggregateKey::new("acme:eu|x%", "maçã \"é\"", measure).labelled(period),
                 used_amount: Amount::from_nanos(123_456_789_012_345_678_901_234_567),
             };
             let body = batch::body(std::slice::from_ref(&aggregate), format);
             let expected = Delivered {
                 tenant_id: "acme:eu|x%".into(),
                 product_sku: "maçã \"é\"".into(),
-                use_unit: Unit::GbPerSec,
+                measure,
                 used_amount: aggregate.used_amount,
                 period,
             };

@@ -10,7 +10,7 @@ use super::body::Delivered;
 use super::listing::{BatchPages, Listing, TotalPages};
 use crate::amount::Amount;
 use crate::clock::Timestamp;
-use crate::pulse::{Unit, UnitTotals};
+use crate::pulse::{Measure, UnitTotals};
 
 /// The database's name inside the data directory.
 const FILE_NAME: &str = "receiver.sqlite3";
@@ -21,6 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A unit's sum stays below this many nano-units, so that every sum splits into two 64-bit limbs: 1e27 units.
 const UNIT_SUM_LIMIT: i128 = 10i128.pow(36);
 
+/// A `use_unit` is a measure's name: corrections stand beside usage, above zero too.
 /// `period_start` is empty for what has no hour of its own. Amounts are kept as `hi * 1e18 + lo` nano-units, `0 <= lo < 1e18`: SQLite's own integers have 64 bits and turn into
 /// doubles where they overflow.
 const SCHEMA: &str = "
@@ -83,8 +84,8 @@ pub(super) enum Recorded {
     Repeat,
     /// Its id was here before with another body: nothing added, nothing changed.
     OtherBody,
-    /// Its amounts would take a unit's sum beyond what is kept: nothing added, nothing changed.
-    TooLarge(Unit),
+    /// Its amounts would take a sum beyond what is kept: nothing added, nothing changed.
+    TooLarge(Measure),
 }
 
 /// The open database.
@@ -132,15 +133,15 @@ impl Book {
             transaction.commit()?;
             return Ok(Recorded::Repeat);
         }
-        if let Err(unit) = add_to_unit_totals(&transaction, batch)? {
-            return Ok(Recorded::TooLarge(unit));
+        if let Err(measure) = add_to_unit_totals(&transaction, batch)? {
+            return Ok(Recorded::TooLarge(measure));
         }
         let mut add_to_total = transaction.prepare_cached(ADD_TO_TOTAL)?;
         for delivered in batch {
             let (hi, lo) = delivered.used_amount.to_limbs();
-            let Delivered { tenant_id, product_sku, use_unit, .. } = delivered;
+            let Delivered { tenant_id, product_sku, measure, .. } = delivered;
             let period_start = delivered.period.map(|period| period.to_string()).unwrap_or_default();
-            add_to_total.execute(params![tenant_id, product_sku, use_unit.name(), period_start, hi, lo])?;
+            add_to_total.execute(params![tenant_id, product_sku, measure.name(), period_start, hi, lo])?;
         }
         drop(add_to_total);
         transaction.commit()?;
@@ -198,24 +199,24 @@ fn add_batch(
 
 /// Adds to the units' sums unless one would pass its limit. Every total is positive and no larger than its unit's sum,
 /// so this bounds them too.
-fn add_to_unit_totals(transaction: &Transaction<'_>, batch: &[Delivered<'_>]) -> rusqlite::Result<Result<(), Unit>> {
+fn add_to_unit_totals(transaction: &Transaction<'_>, batch: &[Delivered<'_>]) -> rusqlite::Result<Result<(), Measure>> {
     let mut totals = read_unit_totals(transaction)?;
     for delivered in batch {
-        let unit = delivered.use_unit;
+        let measure = delivered.measure;
         // Both are below 1e37, far from where 128 bits end.
-        let sum = totals.get(unit).nanos() + delivered.used_amount.nanos();
+        let sum = totals.get(measure).nanos() + delivered.used_amount.nanos();
         if sum >= UNIT_SUM_LIMIT {
-            return Ok(Err(unit));
+            return Ok(Err(measure));
         }
-        totals.add(unit, delivered.used_amount);
+        totals.add(measure, delivered.used_amount);
     }
     let mut set = transaction.prepare_cached(
         "INSERT INTO unit_totals (use_unit, hi, lo) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET hi = excluded.hi, lo = excluded.lo",
     )?;
-    for unit in Unit::ALL {
-        let (hi, lo) = totals.get(unit).to_limbs();
-        set.execute(params![unit.name(), hi, lo])?;
+    for (measure, sum) in totals.non_zero() {
+        let (hi, lo) = sum.to_limbs();
+        set.execute(params![measure.name(), hi, lo])?;
     }
     Ok(Ok(()))
 }
@@ -225,8 +226,8 @@ fn read_unit_totals(connection: &Connection) -> rusqlite::Result<UnitTotals> {
     let mut statement = connection.prepare_cached("SELECT use_unit, hi, lo FROM unit_totals")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        if let Some(unit) = Unit::from_name(row.get_ref(0)?.as_str()?) {
-            totals.add(unit, Amount::from_limbs(row.get(1)?, row.get(2)?));
+        if let Some(measure) = Measure::from_name(row.get_ref(0)?.as_str()?) {
+            totals.add(measure, Amount::from_limbs(row.get(1)?, row.get(2)?));
         }
     }
     Ok(totals)
@@ -238,6 +239,7 @@ mod tests {
 
     use super::*;
     use crate::period::Period;
+    use crate::pulse::{Kind, Unit};
 
     fn arrival<'a>(id: &'a str, sha256: &'a str) -> Arrival<'a> {
         Arrival { id, generation: Some("7"), window_start: None, window_end: None, announced_count: None, sha256 }
@@ -247,7 +249,7 @@ mod tests {
         Delivered {
             tenant_id: tenant_id.to_owned().into(),
             product_sku: "maçã".into(),
-            use_unit: Unit::Kb,
+            measure: Unit::Kb.into(),
             used_amount: Amount::parse(amount, Amount::AGGREGATE_DIGITS).unwrap(),
             period: None,
         }
@@ -304,6 +306,20 @@ mod tests {
     }
 
     #[test]
+    fn corrections_stand_beside_the_usage() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path()).unwrap();
+        let measure = Measure { unit: Unit::Kb, kind: Kind::Correction };
+        let correction = Delivered { measure, ..delivered("a", "7") };
+        book.record(&arrival("b1", "aa"), &[delivered("a", "5"), correction], false).unwrap();
+        let totals = book.unit_totals().unwrap();
+        assert_eq!((totals.get(Unit::Kb).to_string(), totals.get(measure).to_string()), ("5".into(), "7".into()));
+        let listed = text(book.list_totals(None).unwrap());
+        let row = |row: usize| ["use_unit", "used_amount", "kind"].map(|name| listed[row][name].as_str());
+        assert_eq!([row(0), row(1)], [[Some("KB"), Some("5"), None], [Some("KB"), Some("-7"), Some("correction")]]);
+    }
+
+    #[test]
     fn another_body_under_a_known_id_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let book = Book::open(dir.path()).unwrap();
@@ -331,7 +347,7 @@ mod tests {
         let most = [delivered("a", "999999999999999999999999999.999999999")];
         let least = [delivered("a", "0.000000001")];
         assert_eq!(book.record(&arrival("b0", "aa"), &least, false).unwrap(), Recorded::Added);
-        assert_eq!(book.record(&arrival("b1", "aa"), &most, false).unwrap(), Recorded::TooLarge(Unit::Kb));
+        assert_eq!(book.record(&arrival("b1", "aa"), &most, false).unwrap(), Recorded::TooLarge(Unit::Kb.into()));
         for number in 2..12 {
             let batch = [delivered("a", "99999999999999999999999999.999999999")];
             let recorded = book.record(&arrival(&format!("b{number}"), "aa"), &batch, false).unwrap();

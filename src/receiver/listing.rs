@@ -2,11 +2,12 @@
 
 use std::io::{self, Read};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
 use crate::amount::Amount;
 use crate::clock::Timestamp;
+use crate::pulse::{Kind, Measure};
 
 /// Rows read from the database at once.
 const PAGE_ROWS: usize = 1_000;
@@ -77,8 +78,29 @@ struct Total {
     product_sku: String,
     use_unit: String,
     used_amount: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
     #[serde(skip_serializing_if = "String::is_empty")]
     period_start: String,
+}
+
+impl Total {
+    /// Of a row whose third column was read.
+    fn new(row: &Row<'_>, measure: &str) -> rusqlite::Result<Self> {
+        let sum = Amount::from_limbs(row.get(3)?, row.get(4)?);
+        let (use_unit, kind) = match Measure::from_name(measure) {
+            Some(measure) => (measure.unit.name(), measure.kind),
+            None => (measure, Kind::Usage),
+        };
+        Ok(Total {
+            tenant_id: row.get(0)?,
+            product_sku: row.get(1)?,
+            use_unit: use_unit.to_owned(),
+            used_amount: kind.signed(sum).to_string(),
+            kind: (kind == Kind::Correction).then(|| kind.name()),
+            period_start: row.get(5)?,
+        })
+    }
 }
 
 /// The totals in the order of their key, continued after the last one shown.
@@ -118,17 +140,12 @@ impl Pages for TotalPages {
         let mut rows = statement.query(last)?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
-            let total = Total {
-                tenant_id: row.get(0)?,
-                product_sku: row.get(1)?,
-                use_unit: row.get(2)?,
-                used_amount: Amount::from_limbs(row.get(3)?, row.get(4)?).to_string(),
-                period_start: row.get(5)?,
-            };
+            self.last_use_unit = row.get(2)?;
+            let total = Total::new(row, &self.last_use_unit)?;
             append(json, &total);
             count += 1;
-            (self.last_tenant_id, self.last_product_sku, self.last_use_unit, self.last_period_start) =
-                (total.tenant_id, total.product_sku, total.use_unit, total.period_start);
+            (self.last_tenant_id, self.last_product_sku, self.last_period_start) =
+                (total.tenant_id, total.product_sku, total.period_start);
         }
         Ok(count)
     }

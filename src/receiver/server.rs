@@ -12,8 +12,9 @@ use super::body::{self, Delivered};
 use super::book::{Arrival, Book, Recorded};
 use super::faults::{Drawn, FaultPanel, LateFailure};
 use super::listing::Listing;
+use crate::amount::Amount;
 use crate::clock::Timestamp;
-use crate::pulse::{Unit, UnitTotals};
+use crate::pulse::{Kind, Measure, UnitTotals};
 use crate::signature::SigningKeys;
 use crate::wording::counted;
 
@@ -217,9 +218,9 @@ fn settled(recorded: rusqlite::Result<Recorded>, id: &str, aggregates: usize) ->
             log::error!("batch {id} came again with another body: its sender is broken; nothing added");
             problem(422, "this idempotency key was used before with another body")
         }
-        Ok(Recorded::TooLarge(unit)) => {
-            log::error!("batch {id} would take the sum of {unit} beyond 1e27; nothing added");
-            problem(422, &format!("the sum of {unit} would grow beyond 1e27"))
+        Ok(Recorded::TooLarge(measure)) => {
+            log::error!("batch {id} would take the sum of {measure} beyond 1e27; nothing added");
+            problem(422, &format!("the sum of {measure} would grow beyond 1e27"))
         }
         Err(error) => database_failed(&error),
     }
@@ -267,10 +268,16 @@ fn tenant_filter(query: &str) -> Result<Option<String>, String> {
 }
 
 fn units_json(totals: &UnitTotals) -> Vec<u8> {
-    let sums: Vec<_> = Unit::ALL
-        .iter()
-        .map(|&unit| serde_json::json!({"use_unit": unit.name(), "used_amount": totals.get(unit).to_string()}))
-        .collect();
+    let row = |Measure { unit, kind }: Measure, sum: Amount| {
+        let mut row = serde_json::json!({"use_unit": unit.name(), "used_amount": kind.signed(sum).to_string()});
+        if kind == Kind::Correction {
+            row["kind"] = kind.name().into();
+        }
+        row
+    };
+    // Every unit is there, and its corrections if there are any.
+    let shown = totals.iter().filter(|(measure, sum)| measure.kind == Kind::Usage || sum.is_positive());
+    let sums: Vec<_> = shown.map(|(measure, sum)| row(measure, sum)).collect();
     serde_json::to_vec_pretty(&sums).expect("plain text serializes")
 }
 

@@ -89,6 +89,31 @@ fn another_body_under_the_same_id_is_refused() {
 }
 
 #[test]
+fn hours_and_corrections_are_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::start(dir.path());
+    let row = |amount: &str, more: &str| {
+        format!(r#"{{"tenant_id":"a","product_sku":"b","used_amount":{amount},"use_unit":"KB"{more}}}"#)
+    };
+    let (hour, correction) = (r#","period_start":"2026-11-24T17:00:00Z""#, r#","kind":"correction""#);
+    let both = format!("{correction}{hour}");
+    let rows = [row("5", ""), row("7", hour), row("-100", correction), row("\"-0.5\"", &both)];
+    for id in ["b1", "b2"] {
+        assert_eq!(fixture.status(id, &format!("[{}]", rows.join(","))), 204);
+    }
+    let listed = [row("\"10\"", ""), row("\"14\"", hour), row("\"-200\"", correction), row("\"-1\"", &both)];
+    let listed: Value = serde_json::from_str(&format!("[{}]", listed.join(","))).unwrap();
+    assert_eq!(fixture.get("/totals").1, listed);
+    assert_eq!(fixture.get("/totals?tenant_id=a").1, listed);
+    assert_eq!(fixture.kilobytes(), "24");
+    let (_, units) = fixture.get("/totals/units");
+    let units = units.as_array().unwrap();
+    assert_eq!((units.len(), &units[0]["used_amount"], &units[0]["kind"]), (7, &"24".into(), &Value::Null));
+    assert_eq!((&units[6]["used_amount"], &units[6]["kind"]), (&"-201".into(), &"correction".into()));
+    assert_eq!(fixture.status("b3", &format!("[{}]", row("-1", ""))), 422);
+}
+
+#[test]
 fn a_restart_forgets_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::start(dir.path());

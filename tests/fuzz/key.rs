@@ -2,7 +2,7 @@
 
 use ingestor_consumo::clock::Timestamp;
 use ingestor_consumo::period::Period;
-use ingestor_consumo::pulse::{AggregateKey, Unit};
+use ingestor_consumo::pulse::{AggregateKey, Measure};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -24,14 +24,14 @@ fn id() -> impl Strategy<Value = String> {
 #[test]
 fn keys_are_read_back_and_never_shared() {
     let period = || prop::option::of((0u64..253_402_300_800_000).prop_map(|moment| Period::of(Timestamp(moment))));
-    let parts = || (id(), id(), select(&Unit::ALL[..]), period());
+    let parts = || (id(), id(), select(&Measure::ALL[..]), period());
     let strategy = (parts(), parts(), any::<prop::sample::Index>(), select(&b":%3Aa0-T /\n\x7f"[..]));
     fuzz("tests/fuzz/seeds/key.txt", &strategy, |(one, other, at, byte)| {
-        let key = |(tenant, sku, unit, period): &(String, String, Unit, Option<Period>)| {
-            AggregateKey::new(tenant, sku, *unit).labelled(*period)
+        let key = |(tenant, sku, measure, period): &(String, String, Measure, Option<Period>)| {
+            AggregateKey::new(tenant, sku, *measure).labelled(*period)
         };
         let (first, second) = (key(&one), key(&other));
-        prop_assert_eq!((first.tenant_id(), first.product_sku(), first.use_unit(), first.period()), one.clone());
+        prop_assert_eq!((first.tenant_id(), first.product_sku(), first.measure(), first.period()), one.clone());
         prop_assert_eq!(AggregateKey::from_stored(first.as_str()), Ok(first.clone()));
         prop_assert_eq!(first == second, one == other);
         prop_assert_eq!(first.encoded_tenant() == second.encoded_tenant(), one.0 == other.0);
@@ -45,7 +45,7 @@ fn keys_are_read_back_and_never_shared() {
         let changed = String::from_utf8_lossy(&changed).into_owned();
         if let Ok(read) = AggregateKey::from_stored(&changed) {
             let again =
-                AggregateKey::new(&read.tenant_id(), &read.product_sku(), read.use_unit()).labelled(read.period());
+                AggregateKey::new(&read.tenant_id(), &read.product_sku(), read.measure()).labelled(read.period());
             prop_assert_eq!(again.as_str(), changed.as_str());
         }
         Ok(())

@@ -7,7 +7,7 @@ use ingestor_consumo::clock::Timestamp;
 use ingestor_consumo::intake::body::{self, BodyFormat, MalformedBody, Parsed};
 use ingestor_consumo::intake::horizon::Horizon;
 use ingestor_consumo::period::Period;
-use ingestor_consumo::pulse::{ID_BYTES_MAX, Unit};
+use ingestor_consumo::pulse::{ID_BYTES_MAX, Kind, Measure};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseResult;
@@ -29,7 +29,7 @@ struct Written {
     tenant_id: String,
     product_sku: String,
     nanos: i128,
-    unit: Unit,
+    measure: Measure,
     has_id: bool,
     period: Option<Period>,
     text: String,
@@ -65,33 +65,38 @@ fn timestamp() -> impl Strategy<Value = (Period, String)> {
 fn written() -> impl Strategy<Value = Written> {
     let id =
         || prop_oneof!["[ -~]{1,12}", "[a-z]{128}", "[é😀a:%]{1,8}"].prop_filter("fits", |id| id.len() <= ID_BYTES_MAX);
-    let amount = (1i128..10i128.pow(24), any::<bool>()).prop_map(|(nanos, as_text)| {
-        let decimal = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-        (nanos, if as_text { format!("\"{decimal}\"") } else { decimal })
-    });
+    let amount = (1i128..10i128.pow(24), any::<bool>());
     let space = select(&["", " ", "\t", "  "][..]);
     let others = select(&["", r#""x":null"#, r#""x":{"tenant_id":[1,"}"]}"#, r#""y":1e400"#][..]);
     let escapes = prop::collection::vec(prop::bool::weighted(0.2), 1..9);
-    let unit = select(&Unit::ALL[..]);
-    let order = Just((0..7).collect::<Vec<usize>>()).prop_shuffle();
+    let measure = select(&Measure::ALL[..]);
+    let order = Just((0..8).collect::<Vec<usize>>()).prop_shuffle();
     let timestamp = prop::option::of(timestamp());
-    (id(), id(), amount, unit, prop::option::of(id()), timestamp, space, others, escapes, order).prop_map(
-        |(tenant_id, product_sku, (nanos, token), unit, pulse_id, timestamp, space, others, escapes, order)| {
+    (id(), id(), amount, measure, prop::option::of(id()), timestamp, space, others, escapes, order).prop_map(
+        |(tenant_id, product_sku, (nanos, as_text), measure, pulse_id, timestamp, space, others, escapes, order)| {
+            let is_correction = measure.kind == Kind::Correction;
+            // A correction has an id.
+            let pulse_id = pulse_id.or_else(|| is_correction.then(|| "correction".to_owned()));
+            let sign = if is_correction { "-" } else { "" };
+            let decimal = format!("{sign}{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+            let token = if as_text { format!("\"{decimal}\"") } else { decimal };
             let members = [
                 format!("\"tenant_id\"{space}:{}", quoted(&tenant_id, &escapes)),
                 format!("\"product_sku\":{space}{}", quoted(&product_sku, &escapes)),
                 format!("\"used_amount\":{token}"),
-                format!("\"use_unit\":\"{}\"", unit.name()),
+                format!("\"use_unit\":\"{}\"", measure.unit.name()),
                 pulse_id.as_ref().map_or(String::new(), |id| format!("\"pulse_id\":{}", quoted(id, &escapes))),
                 timestamp
                     .as_ref()
                     .map_or(String::new(), |(_, text)| format!("\"timestamp\":{}", quoted(text, &escapes))),
+                // Usage needs no kind.
+                if is_correction || as_text { format!("\"kind\":\"{}\"", measure.kind.name()) } else { String::new() },
                 others.to_owned(),
             ];
             let given = order.iter().map(|&place| members[place].clone()).filter(|member| !member.is_empty());
             let text = format!("{{{space}{}{space}}}", given.collect::<Vec<_>>().join(&format!("{space},")));
             let (has_id, period) = (pulse_id.is_some(), timestamp.map(|(period, _)| period));
-            Written { tenant_id, product_sku, nanos, unit, has_id, period, text }
+            Written { tenant_id, product_sku, nanos, measure, has_id, period, text }
         },
     )
 }
@@ -102,7 +107,7 @@ fn agrees(parsed: &Parsed, written: &[Written]) -> TestCaseResult {
     for (pulse, written) in parsed.pulses.iter().zip(written) {
         prop_assert_eq!(&pulse.key.tenant_id(), &written.tenant_id);
         prop_assert_eq!(&pulse.key.product_sku(), &written.product_sku);
-        prop_assert_eq!(pulse.key.use_unit(), written.unit);
+        prop_assert_eq!(pulse.key.measure(), written.measure);
         prop_assert_eq!(pulse.used_amount.nanos(), written.nanos);
         prop_assert_eq!(pulse.id.is_some(), written.has_id);
         prop_assert_eq!(pulse.key.period(), written.period);
@@ -129,6 +134,7 @@ fn holds(bytes: &[u8], format: BodyFormat) -> TestCaseResult {
     }
     for pulse in &parsed.pulses {
         prop_assert!(pulse.used_amount.is_positive());
+        prop_assert!(pulse.key.measure().kind == Kind::Usage || pulse.id.is_some());
         let earliest = Period::of(Timestamp(NOW_MS - LATE_MAX.as_millis() as u64));
         let latest = Period::of(Timestamp(NOW_MS + 300_000));
         prop_assert!(pulse.key.period().is_none_or(|period| (earliest..=latest).contains(&period)), "{:?}", pulse);
@@ -200,6 +206,8 @@ fn mutations_of_bodies_lose_nothing() {
             "{}",
             "true",
             "\"timestamp\":\"2026-11-24T17:00:00Z\",",
+            "\"kind\":\"correction\",",
+            "-",
             "9999-12-31T23:59:60+23:59",
         ][..],
     );

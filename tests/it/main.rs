@@ -31,6 +31,8 @@ mod journey;
 mod delivery;
 // Usage of an earlier hour.
 mod late;
+// Usage that is taken back.
+mod corrections;
 // Receivers that keep their promises, and some that do not.
 mod receivers;
 // What operators ask and do from the command line.

@@ -107,6 +107,50 @@ fn a_timestamp_names_the_hour() {
     }
 }
 
+fn correction(amount: &str, more: &str) -> String {
+    one_with(&format!(r#""used_amount":{amount},"use_unit":"GB","kind":"correction"{more}"#))
+}
+
+#[test]
+fn a_correction_is_read_without_its_sign() {
+    let correction = correction("-5.5", r#","pulse_id":"c""#);
+    let pulse = json(&correction).unwrap().pulses.remove(0);
+    assert_eq!((pulse.key.measure().name(), pulse.used_amount.to_string().as_str()), ("GB correction", "5.5"));
+    let as_text = json(&correction.replace("-5.5", "\"-5.5\"")).unwrap().pulses.remove(0);
+    assert_eq!(as_text, pulse);
+    let usage = json(&one_with(r#""used_amount":5.5,"use_unit":"GB","pulse_id":"c","kind":"usage""#)).unwrap();
+    let (usage, id) = (usage.pulses[0].id.unwrap(), pulse.id.unwrap());
+    assert_eq!((usage.identity, usage.content == id.content), (id.identity, false));
+    let null = json(&one_with(r#""used_amount":5.5,"use_unit":"GB","kind":null"#)).unwrap();
+    assert_eq!(null.pulses[0].key.measure(), crate::pulse::Unit::Gb.into());
+}
+
+#[test]
+fn corrections_need_a_sign_and_an_id() {
+    let id = r#","pulse_id":"c""#;
+    for (body, field, part) in [
+        (correction("-1", ""), "pulse_id", "is required in a correction"),
+        (correction("-1", r#","pulse_id":null"#), "pulse_id", "is required in a correction"),
+        (correction("-1", r#","pulse_id":"""#), "pulse_id", "must have 1 to"),
+        (correction("1", id), "used_amount", "less than zero in a correction"),
+        (correction("0", id), "used_amount", "less than zero in a correction"),
+        (correction("-1e-10", id), "used_amount", "less than zero in a correction"),
+        (correction("-1e18", id), "used_amount", "at most 18 digits"),
+        (correction("-1", id).replace("correction", "refund"), "kind", "usage or correction"),
+        (correction("-1", id).replace("\"correction\"", "[]"), "kind", "must be a string"),
+        (correction("-1", id).replace("correction", "usage"), "used_amount", "\"kind\":\"correction\""),
+        (one_with(r#""used_amount":-1,"use_unit":"GB""#), "used_amount", "\"kind\":\"correction\" and a pulse_id"),
+        (correction("-1", r#","pulse_id":"c","kind":"correction""#), "kind", "given once"),
+    ] {
+        let errors = json(&body).unwrap().errors;
+        let [error] = &errors[..] else { panic!("{body}: {errors:?}") };
+        assert!(error.error.field == field && error.error.detail.contains(part), "{body}: {error:?}");
+    }
+    // What stands for an id is as good as one.
+    let parsed = parse(correction("-1", "").as_bytes(), BodyFormat::Json, Some("key")).unwrap();
+    assert!(parsed.errors.is_empty() && parsed.pulses[0].id.is_some());
+}
+
 #[test]
 fn refuses_a_member_given_twice() {
     let twice = one_with(r#""used_amount":1,"use_unit":"GB","tenant_id":"other""#);

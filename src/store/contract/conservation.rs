@@ -8,11 +8,11 @@ use crate::batch::Settlement;
 pub fn every_step_balances(open: Open<'_>) {
     let store = open(&settings(SHORT));
     let deliverer = Deliverer::new(&*store);
-    let keys: Vec<AggregateKey> = Unit::ALL.iter().map(|&unit| AggregateKey::new("a", "sku", unit)).collect();
+    let keys: Vec<AggregateKey> = Measure::ALL.iter().map(|&measure| AggregateKey::new("a", "sku", measure)).collect();
     let entries: Vec<Entry<'_>> = keys.iter().zip(1..).map(|(key, n)| plain(key, n * 10i128.pow(17))).collect();
     let mut total = UnitTotals::default();
     for entry in &entries {
-        total.add(entry.key.use_unit(), entry.amount);
+        total.add(entry.key.measure(), entry.amount);
     }
     let none = UnitTotals::default();
     let columns = |ledger: Ledger| [ledger.open, ledger.sealed, ledger.outbox, ledger.delivered, ledger.dead_letters];
@@ -136,8 +136,8 @@ fn step(deliverer: &Deliverer<'_>, model: &mut Model, random: &mut Random, seed:
 fn add_some(store: &dyn Store, model: &mut Model, random: &mut Random, seed: u64) {
     let pulses: Vec<(AggregateKey, i128, Option<String>)> = (0..random.below(20))
         .map(|_| {
-            let unit = Unit::ALL[random.below(Unit::ALL.len())];
-            let key = AggregateKey::new(&format!("t:{}", random.below(2)), &format!("{}", random.below(2)), unit);
+            let measure = Measure::ALL[random.below(Measure::ALL.len())];
+            let key = AggregateKey::new(&format!("t:{}", random.below(2)), &format!("{}", random.below(2)), measure);
             let amount = (1 + random.below(9) as i128) * 10i128.pow(14 + random.below(12) as u32);
             // Around 1e18, where the stores carry from one limb to the other. The amount is part of the name, so that a repeated id never contradicts.
             let id = random.below(3) == 0;
@@ -155,7 +155,7 @@ fn add_some(store: &dyn Store, model: &mut Model, random: &mut Random, seed: u64
         let new = id.as_ref().is_none_or(|id| model.ids.insert((key.tenant_id(), id.clone())));
         assert_eq!(outcome, if new { Outcome::Stored } else { Outcome::Duplicate });
         if new {
-            model.acknowledged.add(key.use_unit(), nanos(*amount));
+            model.acknowledged.add(key.measure(), nanos(*amount));
         }
     }
 }

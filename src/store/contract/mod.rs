@@ -19,11 +19,12 @@ use crate::clock::Timestamp;
 use crate::generation::SealedGeneration;
 use crate::lease::{FencingToken, LeaseState};
 use crate::ledger::Ledger;
-use crate::pulse::{Aggregate, AggregateKey, PulseId, Unit, UnitTotals};
+use crate::pulse::{Aggregate, AggregateKey, Measure, PulseId, Unit, UnitTotals};
 
 pub mod ingest;
 pub mod dedup;
 pub mod periods;
+pub mod corrections;
 pub mod generations;
 pub mod freezing;
 pub mod delivery;
@@ -43,6 +44,7 @@ macro_rules! contract_tests {
                 ids_of_other_tenants_never_meet, ids_are_remembered_beyond_a_toggle, ids_have_a_limit,
                 ids_are_forgotten_in_time, a_refused_pulse_may_come_again;
             periods: hours_have_sums_of_their_own, the_hour_is_a_part_of_what_a_pulse_says, hours_count_for_the_tenants_limit;
+            corrections: a_correction_stands_beside_the_usage, refused_corrections_are_left_out, corrections_survive_reopening_and_discarding;
             generations: toggles_only_when_due, toggles_only_from_the_expected_epoch, windows_touch, an_operator_ends_the_window,
                 missed_boundaries_are_one_window, an_empty_generation_leaves_nothing, pulses_go_to_one_generation;
             freezing: small_pages_meet_everything_once, a_scan_without_freezing_ends, a_scan_of_nothing_is_empty,
@@ -260,7 +262,7 @@ pub fn sealed_sums(deliverer: &Deliverer<'_>) -> BTreeMap<AggregateKey, Amount> 
         let found = contents(deliverer.store, shard, &sealed);
         let mut totals = UnitTotals::default();
         for (key, amount) in found {
-            totals.add(key.use_unit(), amount);
+            totals.add(key.measure(), amount);
             *sums.entry(key).or_default() += amount;
         }
         assert_eq!(totals, sealed.totals, "generation {} of shard {shard}", sealed.epoch);

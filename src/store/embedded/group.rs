@@ -77,7 +77,7 @@ impl RowNumbers {
             "SELECT row_number FROM aggregates
              WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?",
         )?;
-        let unit = key.use_unit().name();
+        let unit = key.measure().name();
         let names = (int(self.epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key));
         let found = statement.query_row(names, |row| row.get(0)).optional()?;
         if let Some(row_number) = found {
@@ -132,7 +132,7 @@ fn try_commit(
     for entry in entries {
         let outcome = add(&tx, memory, settings, epoch, entry)?;
         if outcome == Outcome::Stored {
-            totals.add(entry.key.use_unit(), entry.amount);
+            totals.add(entry.key.measure(), entry.amount);
         }
         outcomes.push(outcome);
     }
@@ -229,7 +229,7 @@ fn insert(
         int(epoch.0),
         &tenant_id,
         entry.key.product_sku(),
-        entry.key.use_unit().name(),
+        entry.key.measure().name(),
         period_start(entry.key),
         hi,
         lo,

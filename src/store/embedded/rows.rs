@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration, Window};
 use crate::ledger::Ledger;
 use crate::period::Period;
-use crate::pulse::{AggregateKey, Unit, UnitTotals};
+use crate::pulse::{AggregateKey, Measure, UnitTotals};
 use crate::store::StoreError;
 
 /// The columns of [`batch`], in its order.
@@ -37,10 +37,10 @@ pub fn optional_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<
     number.map(|_| moment(row, column)).transpose()
 }
 
-/// Reads a unit's name.
-pub fn unit(row: &Row<'_>, column: usize) -> rusqlite::Result<Unit> {
+/// Reads what stands in a column of units: `KB`, or `KB correction`.
+pub fn measure(row: &Row<'_>, column: usize) -> rusqlite::Result<Measure> {
     let name: String = row.get(column)?;
-    Unit::from_name(&name).ok_or_else(|| {
+    Measure::from_name(&name).ok_or_else(|| {
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("no unit is called {name:?}").into())
     })
 }
@@ -53,7 +53,7 @@ pub fn period_start(key: &AggregateKey) -> String {
 /// Reads the key that stands in the columns of tenant, SKU, unit and hour.
 pub fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<AggregateKey> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-    let key = AggregateKey::new(text(column)?, text(column + 1)?, unit(row, column + 2)?);
+    let key = AggregateKey::new(text(column)?, text(column + 1)?, measure(row, column + 2)?);
     let start = text(column + 3)?;
     let period = Period::from_start(start);
     if period.is_none() && !start.is_empty() {
@@ -83,7 +83,7 @@ fn totals(connection: &Connection, sql: &str, parameter: impl rusqlite::Params) 
     let mut rows = statement.query(parameter)?;
     let mut totals = UnitTotals::default();
     while let Some(row) = rows.next()? {
-        totals.add(unit(row, 0)?, amount(row, 1)?);
+        totals.add(measure(row, 0)?, amount(row, 1)?);
     }
     Ok(totals)
 }

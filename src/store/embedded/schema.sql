@@ -1,6 +1,8 @@
 -- The embedded store, schema version 5 (PRAGMA user_version). A change here needs a step in MIGRATIONS (connection.rs).
 --
 -- Amounts are whole nano-units (1e-9 of the unit) in two limbs: amount_hi * 1e18 + amount_lo, 0 <= amount_lo < 1e18.
+-- A use_unit is KB, MB, GB, KB/sec, MB/sec or GB/sec, or one of these with ' correction' behind it: what was taken back, above
+-- zero too.
 -- The views whose names end in _readable show them as decimal text, and moments as UTC.
 
 CREATE TABLE meta (

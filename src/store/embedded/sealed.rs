@@ -122,7 +122,7 @@ pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggr
          WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?",
     )?;
     for Aggregate { key, .. } in aggregates {
-        let unit = key.use_unit().name();
+        let unit = key.measure().name();
         let values = (int(batch.epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key));
         if delete.execute(values)? != 1 {
             return Err(StoreError::Corrupt(format!("batch {} names an aggregate twice", batch.id)));
@@ -143,7 +143,7 @@ fn holds(tx: &Connection, epoch: Epoch, aggregates: &[Aggregate]) -> Result<bool
     )?;
     for Aggregate { key, used_amount } in aggregates {
         let (hi, lo) = used_amount.to_limbs();
-        let unit = key.use_unit().name();
+        let unit = key.measure().name();
         let values = (int(epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key), hi, lo);
         if !statement.exists(values)? {
             return Ok(false);

@@ -36,7 +36,9 @@ local function subtract_counter(key, prefix, unit, lo, hi)
   subtract(key, name .. ':lo', name .. ':hi', lo, hi)
 end
 
+-- A unit's corrections are counted under a name of their own, as what they take back: no counter is below zero.
 local UNITS = {'KB', 'MB', 'GB', 'KB/sec', 'MB/sec', 'GB/sec'}
+for i = 1, 6 do UNITS[i + 6] = UNITS[i] .. ' correction' end
 
 local function now_ms()
   local time = redis.call('TIME')

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::generation::{Epoch, OpenGeneration, SealedGeneration, Window};
 use crate::lease::LeaseHolder;
 use crate::ledger::Ledger;
-use crate::pulse::{Unit, UnitTotals};
+use crate::pulse::{Measure, UnitTotals};
 use crate::store::StoreError;
 
 /// The fields of one hash.
@@ -50,10 +50,10 @@ impl Record {
     /// The counters with this prefix; a missing limb is zero.
     fn totals(&self, prefix: &str) -> Result<UnitTotals, StoreError> {
         let mut totals = UnitTotals::default();
-        for unit in Unit::ALL {
-            let hi = self.number(&format!("{prefix}{unit}:hi"))?.unwrap_or(0);
-            let lo = self.number(&format!("{prefix}{unit}:lo"))?.unwrap_or(0);
-            totals.add(unit, Amount::from_limbs(hi, lo));
+        for measure in Measure::ALL {
+            let hi = self.number(&format!("{prefix}{measure}:hi"))?.unwrap_or(0);
+            let lo = self.number(&format!("{prefix}{measure}:lo"))?.unwrap_or(0);
+            totals.add(measure, Amount::from_limbs(hi, lo));
         }
         Ok(totals)
     }

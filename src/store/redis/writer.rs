@@ -127,7 +127,7 @@ impl RedisWriter {
             .arg(self.store.ids_max_of_shard())
             .arg(self.store.settings.tenant_cardinality_max);
         let mut totals = UnitTotals::default();
-        places.iter().for_each(|&place| totals.add(entries[place].key.use_unit(), entries[place].amount));
+        places.iter().for_each(|&place| totals.add(entries[place].key.measure(), entries[place].amount));
         command.arg(totals.non_zero().count()).arg(places.len()).arg(u8::from(differ(places, entries)));
         for (unit, total) in totals.non_zero() {
             let (hi, lo) = total.to_limbs();

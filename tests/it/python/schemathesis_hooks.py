@@ -1,7 +1,8 @@
 """What schemathesis must know that a schema can't say.
 
 An id that is used again with other content is refused, and rightly: each one that is valid is replaced by one that was
-never used. A timestamp is refused that is not of these days: each that is valid is replaced by the present. NDJSON is an array without its punctuation.
+never used. A timestamp is refused that is not of these days: each that is valid is replaced by the present. A
+correction needs an id, which may stand in three places: one that has none gets one. NDJSON is an array without its punctuation.
 """
 import datetime
 import json
@@ -35,6 +36,8 @@ def renamed(one):
             one[name] = of_these_days(one[name])
     if "specversion" in one and "id" in one:
         one["id"] = fresh(one["id"], 1024)
+    if one.get("kind") == "correction" and one.get("pulse_id") is None:
+        one["pulse_id"] = "correction"
     if "pulse_id" in one:
         one["pulse_id"] = fresh(one["pulse_id"], 128)
     if isinstance(one.get("data"), dict):

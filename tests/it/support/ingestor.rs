@@ -210,7 +210,15 @@ impl Ingestor {
     pub fn ledger_kb(&self, column: &str) -> String {
         let ledger = self.ledger();
         let rows = ledger["units"].as_array().expect("the ledger has rows");
-        let row = rows.iter().find(|row| row["use_unit"] == "KB");
+        let row = rows.iter().find(|row| row["use_unit"] == "KB" && row["kind"].is_null());
+        row.map_or("0", |row| row[column].as_str().expect("amounts are text")).to_owned()
+    }
+
+    /// The same of what was taken back.
+    pub fn ledger_kb_corrections(&self, column: &str) -> String {
+        let ledger = self.ledger();
+        let rows = ledger["units"].as_array().expect("the ledger has rows");
+        let row = rows.iter().find(|row| row["use_unit"] == "KB" && row["kind"] == "correction");
         row.map_or("0", |row| row[column].as_str().expect("amounts are text")).to_owned()
     }
 
