@@ -11,13 +11,14 @@ type Found = (Outcome, String);
 /// A check's name, its promise, and how it is tried.
 type Trial = (&'static str, &'static str, fn(&Probe<'_>) -> Found);
 
-const TRIALS: [Trial; 13] = [
+const TRIALS: [Trial; 14] = [
     ("takes-a-batch", "answer 2xx to a batch that it has counted", takes_a_batch),
     ("same-id-again", "answer 2xx to a batch that it knows, and add nothing", same_id_again),
     ("same-id-at-once", "count a batch once when it comes twice at the same time", same_id_at_once),
     ("answer-not-read", "count a batch once when its answer was lost and its sender comes again", answer_not_read),
     ("other-id-same-body", "count equal bodies under two ids twice: they are two windows' usage", other_id_same_body),
     ("unknown-fields", "ignore members and headers that it does not know", unknown_fields),
+    ("corrections", "take what is taken back, in a batch with usage", corrections),
     ("large-numbers", "keep all digits of an amount, up to 27 before the point and 9 after it", large_numbers),
     ("any-text", "take any text for a tenant or a SKU", any_text),
     ("full-batch", "take the largest batch in time", full_batch),
@@ -123,6 +124,22 @@ fn unknown_fields(probe: &Probe<'_>) -> Found {
     let headers =
         [("Ingestor-Added-Later", "value"), ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")];
     counted_as(probe, &letter, &probe.deliver(&letter, &headers), "5")
+}
+
+fn corrections(probe: &Probe<'_>) -> Found {
+    let mut letter = probe.letter("corrections", &["9", "2"]);
+    let usage = probe.aggregate(&letter.tenant, "sku-0", "9", "");
+    letter.body = format!("[{usage},{}]", probe.aggregate(&letter.tenant, "sku-0", "-2", r#","kind":"correction""#));
+    let answer = probe.deliver(&letter, &[]);
+    if answer.meaning() == Meaning::Refused {
+        let why = "batches with a correction in them would go to the dead letters, once clients send any";
+        return warn(format!("{}: {why}", answer.said()));
+    }
+    // How credits are shown is the receiver's matter.
+    match counted_as(probe, &letter, &answer, "7") {
+        (Outcome::Fail, detail) if answer.is_confirmation() => warn(detail),
+        found => found,
+    }
 }
 
 fn large_numbers(probe: &Probe<'_>) -> Found {
