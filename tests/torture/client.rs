@@ -1,10 +1,11 @@
-//! A client: sends pulses one by one and in lists, with ids and without, repeats them, and writes everything down.
+//! A client: sends pulses one by one and in lists, with ids and without, some of an earlier hour and some that take usage
+//! back, repeats them, and writes everything down.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingestor_consumo::splitmix::SplitMix64;
 use serde_json::Value;
@@ -14,6 +15,11 @@ use crate::journal::{Fate, Journal, Key, Pulse};
 use crate::plan::CLIENTS;
 
 const UNITS: [&str; 6] = ["KB", "MB", "GB", "KB/sec", "MB/sec", "GB/sec"];
+/// A day and more of hours that pulses may name.
+const HOURS: u64 = 30;
+/// The latest of them is so long ago when the run begins: longer than clocks are set back together.
+const LATE: Duration = Duration::from_secs(3 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
 /// Pulses of one client in one shared aggregate.
 const DIGITS_EACH: u64 = 3;
 /// After it nobody waits for an answer any more.
@@ -32,6 +38,8 @@ enum Ids {
 /// What clients share.
 pub struct Shared {
     pub addresses: Vec<SocketAddr>,
+    /// When the run began: hours are counted back from here.
+    pub began: SystemTime,
     pub stopping: AtomicBool,
     pub requests: AtomicU64,
 }
@@ -44,7 +52,8 @@ pub struct Client<'a> {
     journal: Journal,
     connections: Vec<Option<Connection>>,
     pulses: u64,
-    mixed: u64,
+    /// Of shared aggregates, those of usage and those of corrections.
+    mixed: [u64; 2],
     tries: u64,
     complaints: Vec<String>,
 }
@@ -65,7 +74,7 @@ impl<'a> Client<'a> {
             journal: Journal::create(journal)?,
             connections: shared.addresses.iter().map(|_| None).collect(),
             pulses: 0,
-            mixed: 0,
+            mixed: [0; 2],
             tries: 0,
             complaints: Vec::new(),
         })
@@ -114,37 +123,65 @@ impl<'a> Client<'a> {
     fn draw_pulse(&mut self, once: bool) -> Pulse {
         let number = self.pulses;
         self.pulses += 1;
+        // Without an id nothing may be taken back.
+        let kind = usize::from(once && self.random.chance(0.2));
+        let kind_name = ["usage", "correction"][kind].to_owned();
         if self.random.chance(0.5) {
             // Alone in its aggregate: how often it was counted is the sum by its amount.
+            let back = self.random.chance(0.3).then(|| self.random.below(HOURS));
             let key = Key {
                 tenant: format!("alone-{}", self.number),
                 sku: format!("{number}"),
                 unit: UNITS[self.random.below(6) as usize].to_owned(),
+                kind: kind_name,
+                period: back.map_or("-".to_owned(), |back| self.hour(back)),
             };
             let quanta = u128::from(1 + self.random.below(1_000_000_000_000));
             return Pulse { number, key, digit: None, quanta, once };
         }
         // Every client has digits of its own in the same aggregates, so that they are added to at the same time.
-        let place = self.mixed;
-        self.mixed += 1;
+        let place = self.mixed[kind];
+        self.mixed[kind] += 1;
         let (aggregate, digit) = (place / DIGITS_EACH, self.number * DIGITS_EACH + place % DIGITS_EACH);
         let key = Key {
-            tenant: format!("mixed-{}", aggregate % 7),
-            sku: format!("{aggregate}"),
-            unit: UNITS[(aggregate % 6) as usize].to_owned(),
+            tenant: format!("mixed-{}", aggregate / 2 % 7),
+            // An hour's beside the same without one, and both beside what is taken back.
+            sku: format!("{}", aggregate / 2),
+            unit: UNITS[(aggregate / 2 % 6) as usize].to_owned(),
+            kind: kind_name,
+            period: if aggregate % 2 == 0 { "-".to_owned() } else { self.hour(aggregate / 2 % HOURS) },
         };
         debug_assert!(digit < CLIENTS * DIGITS_EACH);
         Pulse { number, key, digit: Some(digit as u32), quanta: 1 << (4 * digit), once }
     }
 
+    /// The start of an hour that is over.
+    fn hour(&self, back: u64) -> String {
+        let moment = self.shared.began - LATE - HOUR * back as u32;
+        let hour = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / HOUR.as_secs());
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + HOUR * hour as u32).to_string()
+    }
+
     fn text(&self, pulse: &Pulse, ids: Ids, quanta: u128) -> String {
-        let Key { tenant, sku, unit } = &pulse.key;
+        let Key { tenant, sku, unit, kind, period } = &pulse.key;
         let id = match ids {
             Ids::Each => format!(r#","pulse_id":"{}-{}""#, self.number, pulse.number),
             _ => String::new(),
         };
-        let amount = format!("{}.{:09}", quanta / 1_000_000_000, quanta % 1_000_000_000);
-        format!(r#"{{"tenant_id":"{tenant}","product_sku":"{sku}","used_amount":{amount},"use_unit":"{unit}"{id}}}"#)
+        let (sign, kind) = match kind.as_str() {
+            "correction" => ("-", r#","kind":"correction""#),
+            _ => ("", ""),
+        };
+        let amount = format!("{sign}{}.{:09}", quanta / 1_000_000_000, quanta % 1_000_000_000);
+        // Some moment of the hour, always the same of one pulse.
+        let minute = format!(":{:02}:", pulse.number % 60);
+        let timestamp = match period.as_str() {
+            "-" => String::new(),
+            start => format!(r#","timestamp":"{}""#, start.replacen(":00:", &minute, 1)),
+        };
+        format!(
+            r#"{{"tenant_id":"{tenant}","product_sku":"{sku}","used_amount":{amount},"use_unit":"{unit}"{kind}{timestamp}{id}}}"#
+        )
     }
 
     /// Tries until it is acknowledged, or given up; and now and then once more.
@@ -226,9 +263,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends an acknowledged pulse's id with another amount: it must be refused, and never be counted.
+    /// Sends an acknowledged pulse's id with another amount or hour: it must be refused, and never be counted.
     fn contradict(&mut self, pulse: &Pulse) {
-        let body = self.text(pulse, Ids::Each, pulse.quanta * 2);
+        let body = if pulse.key.period != "-" && self.random.chance(0.5) {
+            let mut other = pulse.clone();
+            other.key.period = self.hour(HOURS);
+            self.text(&other, Ids::Each, pulse.quanta)
+        } else {
+            self.text(pulse, Ids::Each, pulse.quanta * 2)
+        };
         let bytes = request("POST", "/ingest", &[("Content-Type", "application/json")], body.as_bytes());
         let place = self.random.below(self.shared.addresses.len() as u64) as usize;
         let answered = self.connected(place).and_then(|mut connection| {
@@ -238,7 +281,7 @@ impl<'a> Client<'a> {
         if let Ok(response) = answered
             && response.status / 100 == 2
         {
-            self.complaints.push(format!("an id with another amount was taken: {} for {body}", response.status));
+            self.complaints.push(format!("an id with other content was taken: {} for {body}", response.status));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a client wrote down: each pulse, each try before it was sent, each answer once it was read.
 //!
 //! One file a client, one line an entry, on disk before the next step:
-//! `pulse <number> <tenant> <sku> <unit> <digit or -> <quanta> <once or any>`, `try <number> <time> <pulses>`,
+//! `pulse <number> <tenant> <sku> <unit> <kind> <hour or -> <digit or -> <quanta> <once or any>`, `try <number> <time> <pulses>`,
 //! `end <number> <time> <fates> <what was answered>`. A try without an end is one of which nobody knows.
 
 use std::collections::BTreeMap;
@@ -27,6 +27,10 @@ pub struct Key {
     pub tenant: String,
     pub sku: String,
     pub unit: String,
+    /// `usage` or `correction`.
+    pub kind: String,
+    /// The start of the hour that its pulses name, or `-`.
+    pub period: String,
 }
 
 /// A pulse as it is sent.
@@ -36,7 +40,7 @@ pub struct Pulse {
     pub key: Key,
     /// Its place, in base 16, in the sum of an aggregate that it shares with others; `None` if it is alone there.
     pub digit: Option<u32>,
-    /// Billionths.
+    /// Billionths; those of a correction are taken back.
     pub quanta: u128,
     /// Whether it has an id, and so counts once however often it is sent.
     pub once: bool,
@@ -66,8 +70,8 @@ impl Journal {
         for Pulse { number, key, digit, quanta, once } in pulses {
             let digit = digit.map_or("-".to_owned(), |digit| digit.to_string());
             let once = if *once { "once" } else { "any" };
-            let Key { tenant, sku, unit } = key;
-            let _ = writeln!(text, "pulse {number} {tenant} {sku} {unit} {digit} {quanta} {once}");
+            let Key { tenant, sku, unit, kind, period } = key;
+            let _ = writeln!(text, "pulse {number} {tenant} {sku} {unit} {kind} {period} {digit} {quanta} {once}");
         }
         self.0.write_all(text.as_bytes())
     }
@@ -123,9 +127,10 @@ pub fn read(path: &Path) -> io::Result<Vec<Record>> {
         let words: Vec<&str> = line.split(' ').collect();
         let wrong = || io::Error::other(format!("{}: {line:?}", path.display()));
         match words[..] {
-            ["pulse", number, tenant, sku, unit, digit, quanta, once] => {
+            ["pulse", number, tenant, sku, unit, kind, period, digit, quanta, once] => {
                 let number = number.parse().map_err(|_| wrong())?;
-                let key = Key { tenant: tenant.to_owned(), sku: sku.to_owned(), unit: unit.to_owned() };
+                let [tenant, sku, unit, kind, period] = [tenant, sku, unit, kind, period].map(str::to_owned);
+                let key = Key { tenant, sku, unit, kind, period };
                 let (digit, quanta) = (digit.parse().ok(), quanta.parse().map_err(|_| wrong())?);
                 let pulse = Pulse { number, key, digit, quanta, once: once == "once" };
                 records.insert(number, Record { pulse, stored: 0, refused: 0, unknown: 0, tries: Vec::new() });

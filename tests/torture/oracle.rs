@@ -93,6 +93,19 @@ struct Delivered {
     product_sku: String,
     used_amount: Box<RawValue>,
     use_unit: String,
+    #[serde(default = "usage")]
+    kind: String,
+    #[serde(default = "none")]
+    period_start: String,
+}
+
+fn usage() -> String {
+    "usage".to_owned()
+}
+
+/// As a key has it.
+fn none() -> String {
+    "-".to_owned()
 }
 
 /// Billionths by aggregate.
@@ -127,9 +140,14 @@ pub fn judge(evidence: &Evidence) -> (Vec<Violation>, u64) {
 /// Adds a batch's body.
 pub fn add(sums: &mut Sums, body: &str) -> Result<(), String> {
     let delivered: Vec<Delivered> = serde_json::from_str(body).map_err(|error| error.to_string())?;
-    for Delivered { tenant_id, product_sku, used_amount, use_unit } in delivered {
-        let key = Key { tenant: tenant_id, sku: product_sku, unit: use_unit };
-        *sums.entry(key).or_default() += nanos(used_amount.get().trim_matches('"'));
+    for Delivered { tenant_id, product_sku, used_amount, use_unit, kind, period_start } in delivered {
+        let amount = used_amount.get().trim_matches('"');
+        let magnitude = match kind.as_str() {
+            "correction" => amount.strip_prefix('-').ok_or_else(|| format!("{amount} takes nothing back"))?,
+            _ => amount,
+        };
+        let key = Key { tenant: tenant_id, sku: product_sku, unit: use_unit, kind, period: period_start };
+        *sums.entry(key).or_default() += nanos(magnitude);
     }
     Ok(())
 }
@@ -245,10 +263,11 @@ fn check_ledger(
     if ledger["balanced"] != true {
         broken(Rule::Ledger, format!("it does not balance: {ledger}"));
     }
+    // Usage and what is taken back, each for itself.
     let by_unit = |sums: &Sums| {
-        let mut units: BTreeMap<String, u128> = BTreeMap::new();
+        let mut units: BTreeMap<(String, String), u128> = BTreeMap::new();
         for (key, sum) in sums {
-            *units.entry(key.unit.clone()).or_default() += sum;
+            *units.entry((key.unit.clone(), key.kind.clone())).or_default() += sum;
         }
         units
     };
@@ -263,8 +282,11 @@ fn check_ledger(
     }
     let column = |name: &str| {
         let rows = ledger["units"].as_array().cloned().unwrap_or_default();
-        let cell = |row: &Value| Some((row["use_unit"].as_str()?.to_owned(), nanos(row[name].as_str()?)));
-        rows.iter().filter_map(cell).filter(|(_, sum)| *sum != 0).collect::<BTreeMap<String, u128>>()
+        let cell = |row: &Value| {
+            let kind = row["kind"].as_str().map_or_else(usage, str::to_owned);
+            Some(((row["use_unit"].as_str()?.to_owned(), kind), nanos(row[name].as_str()?)))
+        };
+        rows.iter().filter_map(cell).filter(|(_, sum)| *sum != 0).collect::<BTreeMap<(String, String), u128>>()
     };
     for (name, expected) in
         [("acknowledged", by_unit(sums)), ("delivered", by_unit(&delivered)), ("dead_letters", by_unit(&dead))]

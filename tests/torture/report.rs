@@ -20,6 +20,8 @@ pub struct Figures {
     pub refused: u64,
     pub unknown: u64,
     pub repeated_with_id: u64,
+    pub late: u64,
+    pub corrections: u64,
     pub batches: u64,
     pub windows: u64,
     pub posts: u64,
@@ -48,6 +50,8 @@ impl Figures {
                 (0, 1..) => self.unknown += 1,
                 (0, 0) => self.refused += 1,
             }
+            self.late += u64::from(pulse.key.period != "-");
+            self.corrections += u64::from(pulse.key.kind == "correction");
             self.repeated_with_id += u64::from(pulse.once && stored + unknown + refused > 1);
         }
     }
@@ -69,7 +73,7 @@ impl Figures {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 15] {
+    fn numbers(&mut self) -> [&mut u64; 17] {
         [
             &mut self.runs,
             &mut self.kills,
@@ -80,6 +84,8 @@ impl Figures {
             &mut self.refused,
             &mut self.unknown,
             &mut self.repeated_with_id,
+            &mut self.late,
+            &mut self.corrections,
             &mut self.batches,
             &mut self.windows,
             &mut self.posts,
@@ -109,6 +115,8 @@ impl fmt::Display for Figures {
         writeln!(f, "    never acknowledged   {:>10}", self.unknown)?;
         writeln!(f, "    refused each time    {:>10}", self.refused)?;
         writeln!(f, "    repeated with an id  {:>10}", self.repeated_with_id)?;
+        writeln!(f, "    of an earlier hour   {:>10}", self.late)?;
+        writeln!(f, "    corrections          {:>10}", self.corrections)?;
         writeln!(f, "  windows                {:>10}", self.windows)?;
         writeln!(f, "  batches delivered      {:>10}", self.batches)?;
         writeln!(f, "  dead letters           {:>10}", self.dead_letters)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -52,8 +52,12 @@ fn attempt(
     let mut world =
         World::start(plan, directory, program, number, means.mount).map_err(|error| format!("no world: {error}"))?;
     world.wait_until_ready(START_LIMIT)?;
-    let shared =
-        Shared { addresses: world.addresses().to_vec(), stopping: AtomicBool::new(false), requests: AtomicU64::new(0) };
+    let shared = Shared {
+        addresses: world.addresses().to_vec(),
+        began: SystemTime::now(),
+        stopping: AtomicBool::new(false),
+        requests: AtomicU64::new(0),
+    };
     let journals: Vec<PathBuf> =
         (0..CLIENTS).map(|client| directory.join(format!("client-{client}.journal"))).collect();
     let complaints = thread::scope(|scope| {
