@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,6 +32,16 @@ pub fn redis(directory: &Path, socket: PathBuf) -> Supervised {
         command
     };
     Supervised::new("redis", directory, "eady to accept connections", true, command)
+}
+
+/// Sets a Redis's `maxmemory`; 0 is none. By hand: a client would wait for a Redis that is stopped.
+pub fn limit_memory(socket: &Path, bytes: u8) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    stream.write_all(format!("CONFIG SET maxmemory {bytes}\r\n").as_bytes())?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    if answer == *b"+OK\r\n" { Ok(()) } else { Err(io::Error::other("refused")) }
 }
 
 /// The receiver: this program itself.

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
@@ -347,18 +346,9 @@ impl World {
             return;
         }
         let socket = self.sockets.join("redis");
-        // By hand: a client would wait for a Redis that is stopped.
-        let set = || -> io::Result<()> {
-            let mut stream = UnixStream::connect(&socket)?;
-            stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-            stream.write_all(format!("CONFIG SET maxmemory {}\r\n", u8::from(full)).as_bytes())?;
-            let mut answer = [0; 5];
-            stream.read_exact(&mut answer)?;
-            if answer == *b"+OK\r\n" { Ok(()) } else { Err(io::Error::other("refused")) }
-        };
         let tries = if full { 1 } else { 10 };
         for _ in 0..tries {
-            if set().is_ok() {
+            if programs::limit_memory(&socket, u8::from(full)).is_ok() {
                 return;
             }
             thread::sleep(Duration::from_millis(50));
