@@ -131,7 +131,8 @@ impl<'de> Deserialize<'de> for Member {
                     // The second name is a slip in the original's manual that its users copied.
                     "use_unit" | "use_unity" => Member::UseUnit,
                     "pulse_id" => Member::PulseId,
-                    "timestamp" => Member::Timestamp,
+                    // The second name is what a batch of another ingestor calls it.
+                    "timestamp" | "period_start" => Member::Timestamp,
                     "kind" => Member::Kind,
                     _ => Member::Other,
                 })

@@ -1,6 +1,8 @@
 //! Several processes on one store: all take pulses, one delivers, and a second one on an embedded store is refused.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
 
 use crate::support::http::{Client, request};
 use crate::support::ingestor::{Ingestor, PROGRAM};
@@ -66,9 +68,24 @@ fn one_ingestor_is_the_receiver_of_another() {
     assert_eq!(first.post(&list(&pulses)).status, 200);
     assert_eq!(first.post(&pulse("tenant-1", "123456789012345678.5")).status, 204);
     let sum = "123456789012345678.50000005";
+    // What a batch says of an hour and of corrections is passed on.
+    let start = format!("{}:00:00Z", &humantime::format_rfc3339_seconds(SystemTime::now()).to_string()[..13]);
+    let of_hour = |amount: &str, more: &str| {
+        format!(
+            r#"{{"tenant_id":"late","product_sku":"x","used_amount":{amount},"use_unit":"GB","timestamp":"{start}"{more}}}"#
+        )
+    };
+    let correction = of_hour("-3", r#","kind":"correction","pulse_id":"id""#);
+    assert_eq!(first.post(&list(&[of_hour("1", ""), correction])).status, 200);
     first.wait_for_ledger_kb("delivered", sum);
     second.wait_for_ledger_kb("delivered", sum);
     assert_eq!(receiver.kb(), sum);
+    let named = |row: &Value| ["used_amount", "kind", "period_start"].map(|name| row[name].as_str().map(str::to_owned));
+    let rows = || receiver.rows("/totals?tenant_id=late").iter().map(named).collect::<Vec<_>>();
+    let expected = [("1", None), ("-3", Some("correction"))];
+    let expected =
+        expected.map(|(amount, kind)| [Some(amount), kind, Some(&*start)].map(|text| text.map(str::to_owned)));
+    eventually_true("the rest is delivered", || rows() == expected);
     assert_eq!(second.metric("ingestor_pulses_total{outcome=\"duplicate\"}"), 0.0);
 
     // A batch that comes again counts once, as each of its pulses has the batch's id and its place.

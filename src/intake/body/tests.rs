@@ -157,6 +157,10 @@ fn refuses_a_member_given_twice() {
     assert_eq!(errors(&twice), [(0, "tenant_id")]);
     let both_names = one_with(r#""used_amount":1,"use_unit":"GB","use_unity":"GB""#);
     assert_eq!(errors(&both_names), [(0, "use_unit")]);
+    let now = "2026-11-24T17:00:00Z";
+    let both_names =
+        one_with(&format!(r#""used_amount":1,"use_unit":"GB","timestamp":"{now}","period_start":"{now}""#));
+    assert_eq!(errors(&both_names), [(0, "timestamp")]);
 }
 
 #[test]
