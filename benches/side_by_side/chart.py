@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 from .contenders import ALL
 
 WIDTH = 860
-LABEL_WIDTH = 290
+LABEL_WIDTH = 312
 FIGURE_WIDTH = 110
 BAR_HEIGHT = 18
 ROW_HEIGHT = 26
@@ -31,8 +31,10 @@ STYLE = """
 def chart(merged, facts, connections=256):
     """An SVG document."""
     parts, y = [], 8
+    storing = {contender.name for contender in ALL if contender.stores}
     for case in TITLES:
-        rows = [row for row in merged if row["case"] == case]
+        # Who does nothing with a list takes so many that no other bar could be seen.
+        rows = [row for row in merged if row["case"] == case and (case == "pulse" or row["contender"] in storing)]
         chosen = min({row["connections"] for row in rows}, key=lambda count: abs(count - connections), default=None)
         rows = {row["contender"]: row for row in rows if row["connections"] == chosen}
         if rows:
