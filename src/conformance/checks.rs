@@ -11,13 +11,14 @@ type Found = (Outcome, String);
 /// A check's name, its promise, and how it is tried.
 type Trial = (&'static str, &'static str, fn(&Probe<'_>) -> Found);
 
-const TRIALS: [Trial; 14] = [
+const TRIALS: [Trial; 15] = [
     ("takes-a-batch", "answer 2xx to a batch that it has counted", takes_a_batch),
     ("same-id-again", "answer 2xx to a batch that it knows, and add nothing", same_id_again),
     ("same-id-at-once", "count a batch once when it comes twice at the same time", same_id_at_once),
     ("answer-not-read", "count a batch once when its answer was lost and its sender comes again", answer_not_read),
     ("other-id-same-body", "count equal bodies under two ids twice: they are two windows' usage", other_id_same_body),
     ("unknown-fields", "ignore members and headers that it does not know", unknown_fields),
+    ("hours", "count a tenant's SKU once for each hour that it comes with, and once without", hours),
     ("corrections", "take what is taken back, in a batch with usage", corrections),
     ("large-numbers", "keep all digits of an amount, up to 27 before the point and 9 after it", large_numbers),
     ("any-text", "take any text for a tenant or a SKU", any_text),
@@ -124,6 +125,14 @@ fn unknown_fields(probe: &Probe<'_>) -> Found {
     let headers =
         [("Ingestor-Added-Later", "value"), ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")];
     counted_as(probe, &letter, &probe.deliver(&letter, &headers), "5")
+}
+
+fn hours(probe: &Probe<'_>) -> Found {
+    let mut letter = probe.letter("hours", &["5", "7", "9"]);
+    let of = |amount: &str, more: &str| probe.aggregate(&letter.tenant, "sku-0", amount, more);
+    let hour = |hour: u8| format!(r#","period_start":"2026-03-01T{hour}:00:00Z""#);
+    letter.body = format!("[{},{},{}]", of("5", ""), of("7", &hour(10)), of("9", &hour(11)));
+    counted_as(probe, &letter, &probe.deliver(&letter, &[]), "21")
 }
 
 fn corrections(probe: &Probe<'_>) -> Found {

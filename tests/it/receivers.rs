@@ -70,13 +70,14 @@ fn a_receiver_that_breaks_a_promise_is_told_which() {
     let mut process = Process::spawn(command);
     let address = process.wait_for_output("listening on ");
     let once = ["same-id-again", "same-id-at-once", "answer-not-read"];
-    let cases: [(&str, &[&str]); 13] = [
+    let cases: [(&str, &[&str]); 14] = [
         ("good", &[]),
         ("forgetful", &once),
         ("racy", &["same-id-at-once"]),
         ("conflicts", &once),
         ("by-content", &["other-id-same-body", "many-at-once"]),
         ("strict", &["unknown-fields"]),
+        ("overwrites", &["hours"]),
         ("floats", &["large-numbers"]),
         ("ascii", &["any-text"]),
         ("small", &["full-batch"]),

@@ -64,6 +64,8 @@ def process(name, book, headers, body):
         if known and name not in ("forgetful", "burns-ids"):
             return 409 if name == "conflicts" else 204
         book.ids.add(key)
+        if name == "overwrites":
+            aggregates = {(one["tenant_id"], one["product_sku"], one["use_unit"]): one for one in aggregates}.values()
         for one in aggregates:
             amount = one["used_amount"]
             place = one["tenant_id"], one["product_sku"], one["use_unit"]
