@@ -40,7 +40,10 @@ impl RawSettings {
 
     /// Whether it spreads tenants over shards, as far as the settings say.
     pub(super) fn is_sharded(&self) -> bool {
-        given(&self.redis_cluster_nodes).is_some() || given(&self.redis_shards).is_some_and(|shards| shards != "1")
+        match given(&self.redis_shards) {
+            Some(shards) => shards.parse() != Ok(1),
+            None => given(&self.redis_cluster_nodes).is_some(),
+        }
     }
 
     pub(super) fn store(&self, check: &mut Check) -> StoreChoice {
@@ -245,7 +248,8 @@ mod tests {
         assert_eq!(group_max(RawSettings { redis_shards: some("8"), ..redis.clone() }), 10_000);
         assert_eq!(group_max(RawSettings { redis_shards: some("8"), group_max: some("7"), ..redis }), 7);
         let nodes = RawSettings { redis_cluster_nodes: some("one"), ..RawSettings::default() };
-        assert_eq!(group_max(nodes), 10_000);
+        assert_eq!(group_max(nodes.clone()), 10_000);
+        assert_eq!(group_max(RawSettings { redis_shards: some("01"), ..nodes }), 1000);
     }
 
     #[test]
