@@ -15,7 +15,8 @@ use crate::store::{Entry, Outcome, StoreError, StoreSettings};
 
 /// Tenants whose number of aggregates is kept in memory at once.
 const COUNTED_TENANTS_MAX: usize = 100_000;
-/// Aggregates whose row is known at once: 20 MB with names of usual length, 70 MB with the longest.
+/// Aggregates whose row is known at once: 20 MB with names of usual length, 160 MB with the longest that are all
+/// escaped.
 const KNOWN_ROWS_MAX: usize = if cfg!(test) { 1000 } else { 200_000 };
 
 /// How many aggregates tenants have in the open generation, read from the table when a tenant first needs it. Holds only
@@ -94,7 +95,8 @@ impl RowNumbers {
     }
 }
 
-/// What writers keep in memory between groups, to save reads. None of it is needed for correctness.
+/// What writers keep in memory between groups, to save reads. It may be forgotten at any time, but never be stale: a row that
+/// is known by a wrong number would be another aggregate's.
 #[derive(Default)]
 pub struct Memory {
     rows: RowNumbers,

@@ -236,8 +236,11 @@ impl Shared {
     }
 }
 
-/// Whether no two of the entries at these places are of one aggregate.
+/// Whether no two of the entries at these places are of one aggregate. Of those with ids it is not asked.
 fn differ(places: &[usize], entries: &[Entry<'_>]) -> bool {
+    if places.iter().any(|&place| entries[place].id.is_some()) {
+        return false;
+    }
     let mut seen = HashSet::with_capacity_and_hasher(places.len(), foldhash::fast::RandomState::default());
     places.iter().all(|&place| seen.insert(entries[place].key))
 }
