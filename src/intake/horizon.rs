@@ -9,6 +9,12 @@ use crate::period::Period;
 /// So far a client's clock may be ahead of this machine's.
 const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// So much older than a timestamp may be the hour that another ingestor's batch names: its age was judged where the pulse
+/// came in, and the batch may have waited for long.
+const PASSED_ON_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+/// An hour begins up to so long before, or ends after, the moment that was judged.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// What the timestamps of one request are held against. The clock is read when the first of them asks, so that pulses without
 /// one do not pay for it.
 #[derive(Debug)]
@@ -38,16 +44,36 @@ impl Horizon {
                             2026-11-24T14:30:00-03:00";
             return Err(expected.to_owned());
         };
+        self.check(moment, self.late_max, AHEAD_MAX)?;
+        Ok(Period::of(moment))
+    }
+
+    /// The hour that another ingestor's batch names. It is not held against the same limits again: one pulse at an edge
+    /// would have its whole batch refused.
+    ///
+    /// # Errors
+    /// What it must be, to follow its name.
+    pub fn passed_on(&self, start: &str) -> Result<Period, String> {
+        let Some(period) = Period::from_start(start) else {
+            return Err("must be the start of an hour of UTC, such as 2026-11-24T17:00:00Z".to_owned());
+        };
+        self.check(period.start(), self.late_max + PASSED_ON_MAX, AHEAD_MAX + HOUR)?;
+        Ok(period)
+    }
+
+    fn check(&self, moment: Timestamp, late_max: Duration, ahead_max: Duration) -> Result<(), String> {
         let now = *self.now.get_or_init(Timestamp::now);
-        if now.since(moment) > self.late_max {
-            let late_max = humantime::format_duration(self.late_max);
-            return Err(format!("must not be older than {late_max} (LATE_MAX)"));
+        if now.since(moment) > late_max {
+            let late_max = humantime::format_duration(late_max);
+            return Err(format!(
+                "must not be older than {late_max} (LATE_MAX); what was sent before may have been stored then"
+            ));
         }
-        if moment.since(now) > AHEAD_MAX {
-            let minutes = AHEAD_MAX.as_secs() / 60;
+        if moment.since(now) > ahead_max {
+            let minutes = ahead_max.as_secs() / 60;
             return Err(format!("must not be more than {minutes} minutes ahead of this server's clock, {now}"));
         }
-        Ok(Period::of(moment))
+        Ok(())
     }
 }
 
@@ -72,6 +98,13 @@ mod tests {
         check("2026-11-24T17:35:01Z", Err("more than 5 minutes ahead of this server's clock, 2026-11-24T17:30:00Z"));
         check("9999-12-31T23:59:59Z", Err("more than 5 minutes"));
         check("yesterday", Err("RFC 3339"));
+        let month = 31 * 24 * 3600;
+        let start = |age: u64| Period::of(Timestamp(now.0 - age * 1000)).to_string();
+        assert_eq!(horizon.passed_on(&start(month)), Ok(Period::of(Timestamp(now.0 - month * 1000))));
+        assert!(horizon.passed_on(&start(month + 3600)).unwrap_err().contains("older than 1month"));
+        assert_eq!(horizon.passed_on("2026-11-24T18:00:00Z").unwrap().to_string(), "2026-11-24T18:00:00Z");
+        assert!(horizon.passed_on("2026-11-24T19:00:00Z").unwrap_err().contains("65 minutes"));
+        assert!(horizon.passed_on("2026-11-24T17:30:00Z").unwrap_err().contains("start of an hour"));
         let shortly = Horizon::at(Timestamp::from_rfc3339("2026-11-24T17:58:00Z").unwrap(), Duration::from_secs(60));
         assert_eq!(shortly.period("2026-11-24T18:03:00Z").unwrap().to_string(), "2026-11-24T18:00:00Z");
     }

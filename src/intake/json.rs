@@ -59,6 +59,7 @@ impl<'de> Visitor<'de> for PulseSeed<'_> {
                 Member::UseUnit => members.use_unit.read(&mut map, &mut members.errors, "use_unit")?,
                 Member::PulseId => members.pulse_id.read(&mut map, &mut members.errors, "pulse_id")?,
                 Member::Timestamp => members.timestamp.read(&mut map, &mut members.errors, "timestamp")?,
+                Member::PeriodStart => members.period_start.read(&mut map, &mut members.errors, "period_start")?,
                 Member::Kind => members.kind.read(&mut map, &mut members.errors, "kind")?,
                 Member::UsedAmount => members.used_amount.read(&mut map, &mut members.errors, "used_amount")?,
                 Member::Other => {
@@ -111,6 +112,7 @@ enum Member {
     UseUnit,
     PulseId,
     Timestamp,
+    PeriodStart,
     Kind,
     Other,
 }
@@ -131,8 +133,8 @@ impl<'de> Deserialize<'de> for Member {
                     // The second name is a slip in the original's manual that its users copied.
                     "use_unit" | "use_unity" => Member::UseUnit,
                     "pulse_id" => Member::PulseId,
-                    // The second name is what a batch of another ingestor calls it.
-                    "timestamp" | "period_start" => Member::Timestamp,
+                    "timestamp" => Member::Timestamp,
+                    "period_start" => Member::PeriodStart,
                     "kind" => Member::Kind,
                     _ => Member::Other,
                 })
@@ -276,6 +278,8 @@ struct Members<'de> {
     use_unit: Slot<Cow<'de, str>>,
     pulse_id: Slot<Cow<'de, str>>,
     timestamp: Slot<Cow<'de, str>>,
+    /// What an aggregate of another ingestor's batch has in place of a timestamp.
+    period_start: Slot<Cow<'de, str>>,
     kind: Slot<Cow<'de, str>>,
     used_amount: Slot<Digits<'de>>,
     errors: Vec<FieldError>,
@@ -298,10 +302,18 @@ impl Members<'_> {
             Slot::Present(text) => required(Slot::Present(text), "pulse_id", &mut errors, checked_id),
             Slot::Absent | Slot::Null | Slot::Refused => None,
         };
-        let period = match (self.timestamp, seed.event_time) {
-            (Slot::Present(text), _) => checked_period(&text, "timestamp", seed.horizon, &mut errors),
-            (Slot::Absent | Slot::Null, Some(text)) => checked_period(&text, "time", seed.horizon, &mut errors),
-            (Slot::Absent | Slot::Null, None) | (Slot::Refused, _) => None,
+        let period = match (self.timestamp, self.period_start, seed.event_time) {
+            (Slot::Present(_), Slot::Present(_), _) => {
+                let detail = "must not stand beside a timestamp".to_owned();
+                errors.push(FieldError { field: "period_start", detail });
+                None
+            }
+            (Slot::Present(text), _, _) => checked_period(seed.horizon.period(&text), "timestamp", &mut errors),
+            (_, Slot::Present(start), _) => checked_period(seed.horizon.passed_on(&start), "period_start", &mut errors),
+            (Slot::Absent | Slot::Null, Slot::Absent | Slot::Null, Some(text)) => {
+                checked_period(seed.horizon.period(&text), "time", &mut errors)
+            }
+            _ => None,
         };
         let (is_own, id) = (own_id.is_some(), own_id.or(seed.fallback_id));
         if kind == Some(Kind::Correction) && id.is_none() && !errors.iter().any(|error| error.field == "pulse_id") {
@@ -333,8 +345,8 @@ fn required<T, U>(
     checked.map_err(|detail| errors.push(FieldError { field, detail })).ok()
 }
 
-fn checked_period(text: &str, field: &'static str, horizon: &Horizon, errors: &mut Vec<FieldError>) -> Option<Period> {
-    horizon.period(text).map_err(|detail| errors.push(FieldError { field, detail })).ok()
+fn checked_period(read: Result<Period, String>, field: &'static str, errors: &mut Vec<FieldError>) -> Option<Period> {
+    read.map_err(|detail| errors.push(FieldError { field, detail })).ok()
 }
 
 fn checked_id(id: Cow<'_, str>) -> Result<Cow<'_, str>, String> {

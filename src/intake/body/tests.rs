@@ -160,7 +160,7 @@ fn refuses_a_member_given_twice() {
     let now = "2026-11-24T17:00:00Z";
     let both_names =
         one_with(&format!(r#""used_amount":1,"use_unit":"GB","timestamp":"{now}","period_start":"{now}""#));
-    assert_eq!(errors(&both_names), [(0, "timestamp")]);
+    assert_eq!(errors(&both_names), [(0, "period_start")]);
 }
 
 #[test]
