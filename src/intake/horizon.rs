@@ -64,7 +64,7 @@ impl Horizon {
     fn check(&self, moment: Timestamp, late_max: Duration, ahead_max: Duration) -> Result<(), String> {
         let now = *self.now.get_or_init(Timestamp::now);
         if now.since(moment) > late_max {
-            let late_max = humantime::format_duration(late_max);
+            let late_max = in_days(late_max);
             return Err(format!(
                 "must not be older than {late_max} (LATE_MAX); what was sent before may have been stored then"
             ));
@@ -74,6 +74,15 @@ impl Horizon {
             return Err(format!("must not be more than {minutes} minutes ahead of this server's clock, {now}"));
         }
         Ok(())
+    }
+}
+
+/// As the setting is written: months of 30.44 days would be no help.
+fn in_days(duration: Duration) -> String {
+    const DAY_S: u64 = 24 * 3600;
+    match duration.as_secs() {
+        seconds if seconds.is_multiple_of(DAY_S) => format!("{}d", seconds / DAY_S),
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 
