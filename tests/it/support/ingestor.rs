@@ -186,9 +186,13 @@ impl Ingestor {
 
     /// The ledger as `GET /ledger` has it.
     pub fn ledger(&self) -> Value {
+        self.try_ledger().unwrap_or_else(|answer| panic!("{answer}"))
+    }
+
+    /// The same of a store that may be away for a moment.
+    fn try_ledger(&self) -> Result<Value, String> {
         let response = self.get("/ledger");
-        assert_eq!(response.status, 200, "{}", response.text());
-        response.json()
+        if response.status == 200 { Ok(response.json()) } else { Err(response.text()) }
     }
 
     /// Waits until the ledger has as much acknowledged of each unit as was sent.
@@ -200,7 +204,7 @@ impl Ingestor {
             (text("use_unit"), nanos(&text("acknowledged")))
         };
         eventually("the ledger has what was sent", || {
-            let ledger = self.ledger();
+            let ledger = self.try_ledger()?;
             let found: BTreeMap<_, _> = ledger["units"].as_array().expect("it has rows").iter().map(row).collect();
             if found == wanted { Ok(()) } else { Err(format!("{wanted:?} were sent, there are {found:?}")) }
         });
@@ -238,7 +242,7 @@ impl Ingestor {
     /// Waits until everything is delivered or refused for good, and checks that the ledger balances.
     pub fn wait_until_at_rest(&self) {
         let ledger = eventually("everything is delivered", || {
-            let ledger = self.ledger();
+            let ledger = self.try_ledger()?;
             if ledger["at_rest"] == true { Ok(ledger) } else { Err(ledger.to_string()) }
         });
         assert_eq!(ledger["balanced"], true, "{ledger}");
