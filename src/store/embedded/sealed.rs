@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::rows::{
     add_generation_totals, add_ledger, amount, generation_totals, has_aggregates, insert_generation, int, key, moment,
@@ -110,21 +110,17 @@ pub fn end_window(tx: &Connection, now: Timestamp) -> Result<Epoch, StoreError> 
 /// Moves the aggregates into the outbox if the generation still holds them so, and the batch's number is next.
 pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggregate]) -> Result<Frozen, StoreError> {
     let next = sealed_generations(tx, Some(batch.epoch))?.first().map(|sealed| sealed.next_batch);
-    if next != Some(batch.number) || !holds(tx, batch.epoch, aggregates)? {
+    if next != Some(batch.number) {
         return Ok(Frozen::Changed);
     }
+    let Some(row_numbers) = rows_that_hold(tx, batch.epoch, aggregates)? else { return Ok(Frozen::Changed) };
     let totals = UnitTotals::of(aggregates);
     if totals != batch.totals {
         return Err(StoreError::Corrupt(format!("batch {} does not sum its aggregates", batch.id)));
     }
-    let mut delete = tx.prepare_cached(
-        "DELETE FROM aggregates
-         WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?",
-    )?;
-    for Aggregate { key, .. } in aggregates {
-        let unit = key.measure().name();
-        let values = (int(batch.epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key));
-        if delete.execute(values)? != 1 {
+    let mut delete = tx.prepare_cached("DELETE FROM aggregates WHERE row_number = ?")?;
+    for row_number in row_numbers {
+        if delete.execute([row_number])? != 1 {
             return Err(StoreError::Corrupt(format!("batch {} names an aggregate twice", batch.id)));
         }
     }
@@ -135,21 +131,20 @@ pub fn freeze(tx: &Connection, now: Timestamp, batch: &Batch, aggregates: &[Aggr
     Ok(Frozen::Done)
 }
 
-fn holds(tx: &Connection, epoch: Epoch, aggregates: &[Aggregate]) -> Result<bool, StoreError> {
+/// The rows of these aggregates, if each is there with this sum.
+fn rows_that_hold(tx: &Connection, epoch: Epoch, aggregates: &[Aggregate]) -> Result<Option<Vec<i64>>, StoreError> {
     let mut statement = tx.prepare_cached(
-        "SELECT 1 FROM aggregates
+        "SELECT row_number FROM aggregates
          WHERE epoch = ? AND tenant_id = ? AND product_sku = ? AND use_unit = ? AND period_start = ?
          AND amount_hi = ? AND amount_lo = ?",
     )?;
-    for Aggregate { key, used_amount } in aggregates {
+    let row_number = |Aggregate { key, used_amount }: &Aggregate| {
         let (hi, lo) = used_amount.to_limbs();
         let unit = key.measure().name();
         let values = (int(epoch.0), key.tenant_id(), key.product_sku(), unit, period_start(key), hi, lo);
-        if !statement.exists(values)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+        statement.query_row(values, |row| row.get(0)).optional()
+    };
+    Ok(aggregates.iter().map(row_number).collect::<rusqlite::Result<_>>()?)
 }
 
 fn insert_batch(tx: &Connection, now: Timestamp, batch: &Batch) -> Result<(), StoreError> {
