@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::Format;
 use crate::config::{RawSettings, reachable};
 
 /// Limit of the whole question.
@@ -14,7 +17,20 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(clap::Args, Clone)]
 pub struct HealthcheckArgs {
     #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
     settings: RawSettings,
+}
+
+/// What the server said.
+#[derive(Serialize)]
+struct Health {
+    ready: bool,
+    url: String,
+    /// Of its answer; `None` if there was none.
+    status: Option<u16>,
+    /// Its answer in words, or why there was none.
+    detail: String,
 }
 
 /// Asks once.
@@ -23,10 +39,38 @@ pub fn run(args: &HealthcheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
-    let url = format!("http://{}/readyz", reachable(config.intake.listen));
-    match agent.get(&url).call() {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => super::fail(format!("{url}: {error}")),
+    let health = ask(format!("http://{}/readyz", reachable(config.intake.listen)));
+    // People who look at the exit code need no words while all is well.
+    args.format.print(&health, String::new);
+    if health.ready { ExitCode::SUCCESS } else { super::fail(format!("{}: {}", health.url, health.detail)) }
+}
+
+fn ask(url: String) -> Health {
+    let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None);
+    let agent = agent.http_status_as_error(false).build().new_agent();
+    let answer = agent.get(&url).call().and_then(|mut response| {
+        let text = response.body_mut().read_to_string()?;
+        Ok((response.status(), text))
+    });
+    match answer {
+        Ok((status, text)) if status.is_success() => {
+            Health { ready: true, url, status: Some(status.as_u16()), detail: text.trim_end().to_owned() }
+        }
+        Ok((status, text)) => {
+            Health { ready: false, url, status: Some(status.as_u16()), detail: refusal(status.as_u16(), &text) }
+        }
+        Err(error) => Health { ready: false, url, status: None, detail: error.to_string() },
+    }
+}
+
+/// The words of a problem document; whatever else answers there is known by its status alone.
+fn refusal(status: u16, text: &str) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        detail: String,
+    }
+    match serde_json::from_str::<Problem>(text) {
+        Ok(problem) => format!("{status}, {}", problem.detail),
+        Err(_) => format!("answered with {status}"),
     }
 }

@@ -6,7 +6,7 @@ use crate::support::ingestor::{Ingestor, program};
 use crate::support::load::Load;
 use crate::support::pulses::{list, pulse};
 use crate::support::receiver::Receiver;
-use crate::support::{TestStore, on_both_stores};
+use crate::support::{TestStore, eventually, on_both_stores};
 
 on_both_stores!(
     a_dead_letter_is_discarded_and_accounted_for,
@@ -198,6 +198,38 @@ fn redis_is_not_copied_like_a_file() {
     let ingestor = Ingestor::start_on(&TestStore::redis(), &[]);
     assert!(refused(&ingestor, &["backup", "copy.sqlite3"]).contains("append-only"));
     assert!(refused(&ingestor, &["restore", "copy.sqlite3"]).contains("append-only"));
+}
+
+/// What `healthcheck --json` printed, which must end with this exit code.
+fn health(ingestor: &Ingestor, port: &str, code: i32) -> Value {
+    let output = ingestor.run(&["healthcheck", "--port", port, "--json"]);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn a_healthcheck_says_what_the_server_said() {
+    let mut ingestor = Ingestor::start(&[("DRAIN_DELAY", "60s")]);
+    let port = ingestor.address().port().to_string();
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    let well = health(&ingestor, &port, 0);
+    assert_eq!((&well["ready"], &well["status"], &well["url"]), (&true.into(), &200.into(), &url.as_str().into()));
+    assert!(well["detail"].as_str().is_some_and(|detail| detail.starts_with("ready\ninstance: ")), "{well}");
+    assert_eq!(ingestor.run_well(&["healthcheck", "--port", &port]), "");
+
+    ingestor.signal("TERM");
+    eventually("it says that it leaves", || match ingestor.get("/readyz").status {
+        503 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let leaving = health(&ingestor, &port, 1);
+    assert_eq!((&leaving["ready"], &leaving["status"]), (&false.into(), &503.into()), "{leaving}");
+    assert!(refused(&ingestor, &["healthcheck", "--port", &port]).contains("503, this instance is shutting down"));
+
+    ingestor.kill_9();
+    let away = health(&ingestor, &port, 1);
+    assert_eq!((&away["ready"], &away["status"]), (&false.into(), &Value::Null), "{away}");
+    assert!(away["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{away}");
 }
 
 /// What `check --json` found, as `what: state`.
