@@ -32,7 +32,7 @@ pub fn run(args: &StatusArgs) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let address = reachable(config.intake.admin_listen.unwrap_or(config.intake.listen));
+    let address = address(&config);
     let status = ask(address, args.api_key.as_deref()).or_else(|why| {
         eprintln!("no status from a server at {address}: {why}; this is what the store says");
         read(&config)
@@ -46,7 +46,13 @@ pub fn run(args: &StatusArgs) -> ExitCode {
     }
 }
 
-fn ask(address: SocketAddr, api_key: Option<&str>) -> Result<Status, String> {
+/// Where a server of these settings is asked.
+pub(super) fn address(config: &Config) -> SocketAddr {
+    reachable(config.intake.admin_listen.unwrap_or(config.intake.listen))
+}
+
+/// What the server says of itself and its store.
+pub(super) fn ask(address: SocketAddr, api_key: Option<&str>) -> Result<Status, String> {
     let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
     let mut request = agent.get(format!("http://{address}/status.json"));
     if let Some(key) = api_key {

@@ -42,6 +42,10 @@ pub struct Snapshot {
     pub store_up: bool,
     /// Shards whose lease this process holds.
     pub leases_held: u64,
+    /// Batches that the receiver confirmed to this process.
+    pub batches_confirmed: u64,
+    /// Aggregates in them.
+    pub aggregates_confirmed: u64,
     /// Whether deliveries pause.
     pub breaker_open: bool,
     /// When nothing sealed was left to deliver.
@@ -318,6 +322,12 @@ impl Metrics {
             connections: self.0.connections.get().unsigned_abs(),
             store_up: self.0.store_up.get() == 1,
             leases_held: self.0.lease_held.get().unsigned_abs(),
+            batches_confirmed: self
+                .0
+                .delivery_attempts_total
+                .with_label_values(&[AttemptResult::Confirmed.label()])
+                .get(),
+            aggregates_confirmed: self.0.pulses_sent_total.get(),
             breaker_open: self.0.breaker_open.get() == 1,
             last_successful_cycle: (cycle > 0.0).then_some(Timestamp((cycle * 1000.0) as u64)),
         }

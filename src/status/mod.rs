@@ -75,7 +75,7 @@ pub struct OpenWindow {
 }
 
 /// One server process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerState {
     /// When it started.
     pub started: String,
@@ -99,6 +99,10 @@ pub struct ServerState {
     pub receiver: Option<String>,
     /// Shards that it delivers for.
     pub delivers: u64,
+    /// Batches that the receiver has confirmed to it since it started.
+    pub batches_confirmed: u64,
+    /// Aggregates in them.
+    pub aggregates_confirmed: u64,
     /// Whether its deliveries pause.
     pub breaker_open: bool,
     /// When nothing sealed was left to deliver.
@@ -147,6 +151,8 @@ impl Board {
             connections: metrics.connections,
             receiver: self.receiver.clone(),
             delivers: metrics.leases_held,
+            batches_confirmed: metrics.batches_confirmed,
+            aggregates_confirmed: metrics.aggregates_confirmed,
             breaker_open: metrics.breaker_open,
             last_successful_cycle: metrics.last_successful_cycle.map(|at| at.to_string()),
             cycles: self.cycles.latest(),

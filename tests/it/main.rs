@@ -37,6 +37,8 @@ mod corrections;
 mod receivers;
 // What operators ask and do from the command line.
 mod operators;
+// A window that they end ahead of its time.
+mod cycle;
 // What the Go original left, taken over.
 mod import_go;
 // What they see: the status, and its page in a real browser.

@@ -8,13 +8,7 @@ use crate::support::pulses::{list, pulse};
 use crate::support::receiver::Receiver;
 use crate::support::{TestStore, eventually, on_both_stores};
 
-on_both_stores!(
-    a_dead_letter_is_discarded_and_accounted_for,
-    the_outbox_is_listed,
-    a_cycle_comes_at_once,
-    a_cycle_says_what_it_waits_for,
-    everything_is_checked,
-);
+on_both_stores!(a_dead_letter_is_discarded_and_accounted_for, the_outbox_is_listed, everything_is_checked,);
 
 /// What a command printed with `--json`.
 fn json(ingestor: &Ingestor, args: &[&str]) -> Value {
@@ -74,40 +68,6 @@ fn the_outbox_is_listed(store: TestStore) {
     );
     let line = ingestor.run_well(&["outbox", "list"]);
     assert!(line.starts_with(entry["id"].as_str().expect("it has an id")) && line.contains("due 2"), "{line}");
-}
-
-fn a_cycle_comes_at_once(store: TestStore) {
-    let mut receiver = Receiver::start();
-    let ingestor = Ingestor::delivering(&store, &receiver, &[("INTERVAL_TO_SEND", "24h")]);
-    assert_eq!(ingestor.post(&pulse("a", "1.5")).status, 204);
-    let progress = json(&ingestor, &["cycle", "now"]);
-    assert_eq!((&progress["toggled"], &progress["delivered"]), (&true.into(), &true.into()), "{progress}");
-    assert_eq!(receiver.kb(), "1.5");
-    ingestor.wait_until_at_rest();
-
-    // A batch in its backoff is tried at once too; the windows touch.
-    receiver.kill();
-    assert_eq!(ingestor.post(&pulse("a", "2")).status, 204);
-    let waiting = ingestor.run(&["cycle", "now", "--timeout", "3s"]);
-    assert_eq!(waiting.status.code(), Some(1), "{waiting:?}");
-    receiver.start_again();
-    ingestor.run_well(&["cycle", "now"]);
-    assert_eq!(receiver.kb(), "3.5");
-    let batches = receiver.batches();
-    assert_eq!(batches[0]["window_end"], batches[1]["window_start"], "{batches:?}");
-    ingestor.wait_until_at_rest();
-}
-
-fn a_cycle_says_what_it_waits_for(store: TestStore) {
-    let mut ingestor = Ingestor::start_on(&store, &[("INTERVAL_TO_SEND", "24h")]);
-    assert_eq!(ingestor.post(&pulse("a", "1")).status, 204);
-    let stuck = ingestor.run(&["cycle", "now", "--timeout", "3s"]);
-    assert_eq!(stuck.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&stuck.stderr).contains("1 batch waits in the outbox"), "{stuck:?}");
-    assert!(ingestor.terminate().success());
-    let alone = ingestor.run(&["cycle", "now", "--timeout", "300ms"]);
-    assert!(String::from_utf8_lossy(&alone.stderr).contains("does a server run"), "{alone:?}");
-    ingestor.run_well(&["cycle", "now", "--no-wait"]);
 }
 
 /// Everything that went wrong with a command, in one text.
