@@ -16,6 +16,9 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(100);
 
 /// Simulates tenants that send pulses, and counts exactly what was acknowledged.
 ///
+/// Unless told otherwise, each of 3000 tenants pauses between 500 ms and 1 s before its next pulse: about 4000 pulses a
+/// second, for 100 seconds. With both delays 0s they come as fast as they are answered.
+///
 /// Ends with a summary on standard output, also after Ctrl-C; the exit code is not zero if any pulse failed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProduceArgs {
@@ -127,7 +130,7 @@ pub fn run(args: ProduceArgs, stop: &Shutdown) -> ExitCode {
             if let Some(reason) = &report.gave_up {
                 log::error!("given up at {url}, {reason}");
             } else if report.failed > 0 {
-                log::error!("{} failed at {url}", counted(report.failed, "pulse", "pulses"));
+                log::error!("{} failed for good at {url}", counted(report.failed, "pulse", "pulses"));
             }
             if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -162,5 +165,21 @@ mod tests {
     fn the_flags_default_to_the_librarys_options() {
         let (flags, library) = (options(&[]), ProducerOptions::default());
         assert_eq!(format!("{:?}", ProducerOptions { duration: None, ..flags }), format!("{library:?}"));
+    }
+
+    #[test]
+    fn the_help_says_the_pace_by_default() {
+        use clap::Args;
+        let help = ProduceArgs::augment_args(clap::Command::new("produce")).render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let ProducerOptions { tenants, min_delay, max_delay, .. } = options(&[]);
+        let rate = f64::from(tenants) / ((min_delay + max_delay) / 2).as_secs_f64();
+        let (shortest, longest) = (min_delay.as_millis(), max_delay.as_secs());
+        let said = format!(
+            "each of {tenants} tenants pauses between {shortest} ms and {longest} s before its next pulse: about {rate} pulses a \
+             second, for {} seconds",
+            DURATION_DEFAULT.as_secs()
+        );
+        assert!(help.contains(&said), "{said:?} is not in {help}");
     }
 }

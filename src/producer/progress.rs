@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::report::pulses_failed;
+use crate::wording::counted;
+
 /// Time between two lines of a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -32,9 +35,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// What came of the pulses so far. A server that is not there would otherwise look like a slow one.
     fn counts(&self) -> String {
-        let counts = format!("{} acknowledged, {} failed, {} retries", self.acknowledged, self.failed, self.retries);
+        let counts = format!("{} acknowledged, {}", self.acknowledged, pulses_failed(self.failed));
         match &self.last_failure {
-            Some(reason) => format!("{counts} (last failure: {reason})"),
+            // An attempt that failed is no failed pulse: most are repeated, with success.
+            Some(reason) => {
+                let attempts = counted(self.failed_requests, "failed attempt", "failed attempts");
+                format!("{counts}, {attempts} (the last one: {reason})")
+            }
             None => counts,
         }
     }
@@ -93,5 +100,28 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_that_failed_are_no_failed_pulses() {
+        let well = Snapshot {
+            elapsed: Duration::ZERO,
+            acknowledged: 7,
+            failed: 0,
+            retries: 0,
+            failed_requests: 0,
+            last_failure: None,
+            count: None,
+            duration: None,
+        };
+        assert_eq!(well.counts(), "7 acknowledged, 0 pulses failed for good");
+        let refused = Snapshot { failed_requests: 2, last_failure: Some("status 503".to_owned()), ..well };
+        let said = "7 acknowledged, 0 pulses failed for good, 2 failed attempts (the last one: status 503)";
+        assert_eq!(refused.counts(), said);
     }
 }

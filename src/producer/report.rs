@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::amount::Amount;
 use crate::pulse::{Unit, UnitTotals};
+use crate::wording::counted;
 
 /// The end of a run.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ pub struct ProducerReport {
     pub failed: u64,
     /// Requests beyond the first of each pulse.
     pub retries: u64,
-    /// How long the requests took that were acknowledged.
+    /// How long the requests took that were acknowledged, each by itself: what a pulse waited before is not in it.
     pub latency: Latency,
     /// The sums of the acknowledged pulses.
     pub totals: UnitTotals,
@@ -88,14 +89,15 @@ impl ProducerReport {
     /// A few lines for a terminal.
     pub fn to_text(&self) -> String {
         let mut text = format!(
-            "pulses    {} sent, {} acknowledged ({} of them as duplicates), {} failed, {} retries\n\
+            "pulses    {} sent, {} acknowledged ({} of them as duplicates), {}\n\
+             attempts  {}\n\
              rate      {:.0} acknowledged a second over {:.1} s on {} connections\n\
-             latency   p50 {}, p99 {}, max {}\n",
+             latency   p50 {}, p99 {}, max {}; of the acknowledged attempts alone, not of those before them\n",
             self.sent,
             self.acknowledged,
             self.duplicates,
-            self.failed,
-            self.retries,
+            pulses_failed(self.failed),
+            counted(self.retries, "failed one was repeated", "failed ones were repeated"),
             self.rate(),
             self.elapsed.as_secs_f64(),
             self.connections,
@@ -115,6 +117,11 @@ impl ProducerReport {
         writeln!(text, "run       {} (seed {})", self.run_id, self.seed).expect("writing to memory does not fail");
         text
     }
+}
+
+/// Pulses that were never acknowledged, told apart from attempts.
+pub(super) fn pulses_failed(pulses: u64) -> String {
+    format!("{} for good", counted(pulses, "pulse failed", "pulses failed"))
 }
 
 fn milliseconds(duration: Duration) -> String {

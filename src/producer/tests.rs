@@ -167,6 +167,9 @@ fn a_refused_pulse_is_repeated_unchanged() {
     let target = Target::start(|before| Reply::Status(if before == 0 { 503 } else { 204 }));
     let report = produce(&target.options(20));
     assert_eq!((report.acknowledged, report.retries, report.duplicates), (20, 20, 0));
+    let text = report.to_text();
+    assert!(text.contains("0 pulses failed for good\nattempts  20 failed ones were repeated\n"), "{text}");
+    assert!(text.contains("; of the acknowledged attempts alone"), "{text}");
     let seen = target.seen();
     assert_eq!(seen.bodies.len(), 20);
     assert!(seen.bodies.values().all(|bodies| bodies.len() == 2 && bodies[0] == bodies[1]));

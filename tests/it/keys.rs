@@ -352,7 +352,7 @@ fn the_producer_sends_a_key_to_the_server_of_its_settings() {
     let refused = ingestor.run(&produce);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("20 pulses failed at http://{}/ingest", ingestor.address())), "{said}");
+    assert!(said.contains(&format!("20 pulses failed for good at http://{}/ingest", ingestor.address())), "{said}");
     assert!(String::from_utf8_lossy(&refused.stdout).contains("401 Unauthorized (--api-key-file)"), "{refused:?}");
     let report = ingestor.run_well(&[&produce[..], &["--json", "--api-key-file", "key"]].concat());
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
