@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use crate::intake::events;
 use crate::intake::horizon::Horizon;
 use crate::intake::json::{Checked, PulseSeed};
+use crate::intake::syntax;
 use crate::pulse::Pulse;
 
 pub use crate::intake::json::FieldError;
@@ -119,8 +120,10 @@ fn parse_events(
     read: impl FnOnce(&str, &Horizon, &mut Parsed) -> serde_json::Result<()>,
 ) -> Result<Parsed, MalformedBody> {
     let mut parsed = Parsed::default();
-    read(text, horizon, &mut parsed)
-        .map_err(|error| MalformedBody(format!("the body holds no CloudEvents: {error}")))?;
+    read(text, horizon, &mut parsed).map_err(|error| {
+        let no_list = error.is_data().then(|| "the body must be an array of CloudEvents".to_owned());
+        MalformedBody(no_list.unwrap_or_else(|| not_json(&error)))
+    })?;
     Ok(parsed)
 }
 
@@ -135,8 +138,12 @@ fn parse_json(text: &str, idempotency_key: Option<&str>, horizon: &Horizon) -> R
             .deserialize(&mut deserializer)
             .map(|checked| parsed.push(checked))
     };
-    read.and_then(|()| deserializer.end()).map_err(|error| MalformedBody(format!("the body is not JSON: {error}")))?;
+    read.and_then(|()| deserializer.end()).map_err(|error| MalformedBody(not_json(&error)))?;
     Ok(parsed)
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    format!("the body is not JSON, {}", syntax::in_text(error))
 }
 
 fn parse_lines(text: &str, idempotency_key: Option<&str>, horizon: &Horizon) -> Parsed {
@@ -146,7 +153,7 @@ fn parse_lines(text: &str, idempotency_key: Option<&str>, horizon: &Horizon) -> 
         let seed = PulseSeed { fallback_id: indexed_id(idempotency_key, parsed.total), event_time: None, horizon };
         let read = seed.deserialize(&mut deserializer).and_then(|checked| deserializer.end().map(|()| checked));
         parsed.push(read.unwrap_or_else(|error| {
-            Err(vec![FieldError { field: "", detail: format!("the line is not JSON: {error}") }])
+            Err(vec![FieldError { field: "", detail: format!("the line is not JSON, {}", syntax::in_line(&error)) }])
         }));
     }
     parsed

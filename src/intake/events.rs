@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::body::Parsed;
 use super::horizon::Horizon;
 use super::json::{Checked, FieldError, PulseSeed};
+use super::syntax;
 
 /// The longest `source` and the longest `id`.
 const ATTRIBUTE_BYTES_MAX: usize = 1024;
@@ -71,7 +72,7 @@ fn check(event: &RawValue, horizon: &Horizon) -> Checked {
     if !event.get().starts_with('{') {
         return Err(wrong("it is no object"));
     }
-    let event: Event<'_> = serde_json::from_str(event.get()).map_err(|error| wrong(&error.to_string()))?;
+    let event: Event<'_> = serde_json::from_str(event.get()).map_err(|error| wrong(syntax::what(&error)))?;
     let mut errors = Vec::new();
     if attribute(event.specversion, "specversion", &mut errors).is_some_and(|version| version != "1.0") {
         errors.push(FieldError { field: "specversion", detail: "must be 1.0".to_owned() });
@@ -108,7 +109,7 @@ fn check(event: &RawValue, horizon: &Horizon) -> Checked {
         }
         // Its syntax was read before: what is left is text that can't be read, such as half a surrogate pair.
         (Err(error), _) => {
-            errors.push(FieldError { field: "data", detail: format!("can't be read: {error}") });
+            errors.push(FieldError { field: "data", detail: format!("can't be read: {}", syntax::what(&error)) });
             Err(errors)
         }
     }

@@ -14,6 +14,7 @@ pub mod encoding;
 pub mod body;
 pub mod events;
 pub mod json;
+mod syntax;
 pub mod horizon;
 pub mod trace;
 pub mod context;

@@ -81,7 +81,7 @@ fn what_is_not_json_is_refused() {
     refuses(&[
         malformed("nothing", "", "empty"),
         malformed("white space", " \r\n\t ", "empty"),
-        malformed("a word", "pulse", "not JSON"),
+        malformed("a word", "pulse", "not JSON, line 1, column 1: a value must stand here"),
         malformed("an open object", "{", "not JSON"),
         malformed("an open array", format!("[{BANANA}"), "not JSON"),
         malformed("an open string", r#"{"tenant_id":"a"#, "not JSON"),
@@ -92,7 +92,7 @@ fn what_is_not_json_is_refused() {
         malformed("trailing garbage", format!("{BANANA} x"), "not JSON"),
         malformed("a trailing NUL", format!("{BANANA}\0"), "not JSON"),
         malformed("two objects", format!("{BANANA}{BANANA}"), "not JSON"),
-        malformed("two objects on two lines", format!("{BANANA}\n{BANANA}"), "not JSON"),
+        malformed("two objects on two lines", format!("{BANANA}\n{BANANA}"), "line 2, column 1: nothing may follow"),
         malformed("two lists", format!("[{BANANA}][{BANANA}]"), "not JSON"),
         malformed("a byte order mark", format!("\u{feff}{BANANA}"), "byte order mark"),
         malformed("UTF-16", BANANA.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), "not JSON"),
@@ -236,6 +236,11 @@ fn lines_are_refused_one_by_one() {
     let lines = |name, body: String, part| Case { content_type: NDJSON, ..invalid(name, body, part) };
     refuses(&[
         lines("a broken line", format!("{good}\n{{\n{good}"), r#""index":1"#),
+        lines(
+            "an open line",
+            format!("{good}\n{{\n{good}"),
+            "the line is not JSON, column 1: it ends before the object",
+        ),
         lines("a broken line among blank ones", format!("\r\n\r\n{good}\r\n\r\n{{\r\n"), r#""index":1"#),
         lines("two objects on a line", format!("{good}{good}\n"), r#""index":0"#),
         lines("an array on a line", format!("[{good}]\n"), "must be a JSON object"),
