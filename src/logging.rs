@@ -8,12 +8,19 @@ use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
 use file_rotate::{ContentLimit, FileRotate};
 use log::LevelFilter;
-use simplelog::{ColorChoice, CombinedLogger, ConfigBuilder, SharedLogger, TermLogger, TerminalMode, WriteLogger};
+use simplelog::{
+    ColorChoice, CombinedLogger, ConfigBuilder, FormatItem, SharedLogger, TermLogger, TerminalMode, WriteLogger,
+};
+use time::macros::format_description;
 
 /// Bytes after which a log file is rotated.
 const FILE_BYTES_MAX: usize = 10 << 20;
 /// Rotated files that are kept.
 const FILES_KEPT: usize = 5;
+
+/// RFC 3339 in UTC. Its usual form drops zeros at the end, so that times neither line up nor sort as text.
+const TIME: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Starts logging to the console (errors to standard error, the rest to standard output) and to `dir/file_name`.
 ///
@@ -62,7 +69,7 @@ fn init(loggers: Vec<Box<dyn SharedLogger>>) -> Result<(), String> {
 
 fn config() -> simplelog::Config {
     ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        .set_time_format_custom(TIME)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         // Libraries speak through our own messages: their errors are handled, and logged once, by us.

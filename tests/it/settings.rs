@@ -232,4 +232,9 @@ fn a_log_is_kept_in_a_file_too() {
         let log = std::fs::read_to_string(ingestor.directory().join("log/log_ingestor.log")).unwrap_or_default();
         if log.contains("pulses are taken at") { Ok(()) } else { Err(log) }
     });
+    let log = std::fs::read_to_string(ingestor.directory().join("log/log_ingestor.log")).expect("it is there");
+    for line in log.lines().chain(ingestor.output().lines()) {
+        let form: String = line.chars().take(26).map(|char| if char.is_ascii_digit() { '0' } else { char }).collect();
+        assert_eq!(form, "0000-00-00T00:00:00.000Z [", "{line}");
+    }
 }
