@@ -22,14 +22,24 @@ pub(super) fn max_connections(policy: &DoorPolicy) -> usize {
     let by_threads = room(thread_limit(), THREADS_SPARE, THREADS_PER_CONNECTION);
     let allowed = policy.max_connections.min(by_descriptors).min(by_threads).max(1);
     if allowed < policy.max_connections {
-        let what =
-            if by_descriptors <= by_threads { "open files (ulimit -n)" } else { "threads (pids.max, ulimit -u)" };
-        let wanted = policy.max_connections;
-        log::info!(
-            "connections at once: {allowed} of the {wanted} configured, as many as the limit of {what} has room for"
-        );
+        log::info!("{}", shortage(allowed, policy, by_descriptors <= by_threads));
     }
     allowed
+}
+
+/// How many there can be, and what to do for those who need more: most do not.
+fn shortage(allowed: usize, policy: &DoorPolicy, of_descriptors: bool) -> String {
+    let (what, spare, each, how) = if of_descriptors {
+        ("open files", DESCRIPTORS_SPARE, DESCRIPTORS_PER_CONNECTION, "ulimit -n, LimitNOFILE= of systemd")
+    } else {
+        ("threads", THREADS_SPARE, THREADS_PER_CONNECTION, "ulimit -u, pids.max, TasksMax= of systemd")
+    };
+    let wanted = policy.max_connections;
+    let enough = wanted * each + spare + policy.descriptors_elsewhere;
+    format!(
+        "connections at once: {allowed}, not the {wanted} of MAX_CONNECTIONS, by the limit of {what}; nothing need be done \
+         if that is enough, otherwise raise the limit to {enough} ({how})"
+    )
 }
 
 /// The soft limit of open files, or a small guess where it can't be read.
@@ -84,6 +94,18 @@ mod tests {
         limit(&leaf, "100\n");
         assert_eq!(smallest_in_path(root.path(), "/a.slice/b.service"), Some(100));
         assert_eq!(smallest_in_path(root.path(), "/"), None);
+    }
+
+    #[test]
+    fn a_shortage_says_what_would_be_enough() {
+        let policy = DoorPolicy { max_connections: 10_000, descriptors_elsewhere: 128, ..DoorPolicy::default() };
+        let files = shortage(400, &policy, true);
+        assert!(files.contains("connections at once: 400, not the 10000 of MAX_CONNECTIONS"), "{files}");
+        assert!(
+            files.contains("nothing need be done") && files.contains("to 20192 (ulimit -n, LimitNOFILE="),
+            "{files}"
+        );
+        assert!(shortage(400, &policy, false).contains("limit of threads"));
     }
 
     #[test]

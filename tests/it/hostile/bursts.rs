@@ -115,6 +115,7 @@ fn sheds_and_recovers(ingestor: &Ingestor, connections: usize) -> usize {
 #[test]
 fn beyond_the_limit_of_open_files_connections_are_shed() {
     let ingestor = Ingestor::start_under("ulimit -n 256 && exec \"$0\" serve", &[]);
+    assert!(ingestor.output().contains("raise the limit to 20064 (ulimit -n"), "{}", ingestor.output());
     let before = ingestor.figures();
     for _ in 0..3 {
         let turned_away = sheds_and_recovers(&ingestor, 1_000);
