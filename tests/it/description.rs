@@ -4,10 +4,15 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use serde_json::Value;
+
 use crate::support::http;
 use crate::support::ingestor::{Ingestor, PROGRAM};
 use crate::support::process::Process;
+use crate::support::pulses::{list, pulse};
 use crate::support::python;
+use crate::support::receiver::Receiver;
+use crate::support::{TestStore, eventually};
 
 /// One run: many hundred requests, of every operation but that of the description itself. What it prints is shown if it fails.
 fn schemathesis(directory: &Path, description: &str, url: &str, more: &[&str]) -> (bool, String) {
@@ -58,7 +63,7 @@ fn every_answer_is_as_the_description_says() {
 #[test]
 fn the_description_is_served_where_operators_look() {
     let ingestor = Ingestor::start(&[("ADMIN_ADDR", "127.0.0.1:0")]);
-    let admin = crate::support::eventually("it says where", || {
+    let admin = eventually("it says where", || {
         let output = ingestor.output();
         let rest = output.split("everything else is served at http://").nth(1).ok_or_else(|| output.clone())?;
         rest.split_whitespace().next().and_then(|address| address.parse().ok()).ok_or(output.clone())
@@ -70,4 +75,57 @@ fn the_description_is_served_where_operators_look() {
     for path in ["/docs", "/openapi.json"] {
         ingestor.get(path).problem(404);
     }
+}
+
+/// The description names each member of a value, and no member that it requires is absent. What it says of their values
+/// is schemathesis' to check, which takes a member that is not described for none of its business.
+fn describes(description: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let named = description.pointer(reference.trim_start_matches('#')).expect("every reference leads somewhere");
+        return describes(description, named, value, place);
+    }
+    // Of what may be null.
+    if let Some(choice) = schema["anyOf"].get(0) {
+        return describes(description, choice, value, place);
+    }
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let described = schema["properties"].get(name);
+                let described = described.unwrap_or_else(|| panic!("{place}.{name} is not described"));
+                describes(description, described, member, &format!("{place}.{name}"));
+            }
+            let required = schema["required"].as_array().unwrap_or_else(|| panic!("{place} requires nothing"));
+            for name in required.iter().filter_map(Value::as_str) {
+                assert!(members.contains_key(name), "{place}.{name} is required, and absent");
+            }
+        }
+        Value::Array(elements) => {
+            assert!(!elements.is_empty(), "{place} is empty: nothing is seen of its elements");
+            elements.iter().for_each(|element| describes(description, &schema["items"], element, place));
+        }
+        _ => assert!(!schema["type"].is_null() || !schema["enum"].is_null() || !schema["const"].is_null(), "{place}"),
+    }
+}
+
+#[test]
+fn every_member_of_the_status_is_described() {
+    let receiver = Receiver::start();
+    let ingestor = Ingestor::delivering(&TestStore::Embedded, &receiver, &[]);
+    let correction = pulse("a", "-1").replace('}', r#","kind":"correction","pulse_id":"c"}"#);
+    assert_eq!(ingestor.post(&list(&[pulse("a", "2"), correction])).status, 200);
+    ingestor.wait_until_at_rest();
+    let description = ingestor.get("/openapi.json").json();
+    let schema = &description["components"]["schemas"]["Status"];
+    let mut status = eventually("the last windows are told", || {
+        let status = ingestor.get("/status.json").json();
+        let told = status["server"]["cycles"].as_array().is_some_and(|cycles| !cycles.is_empty());
+        if told { Ok(status) } else { Err(status.to_string()) }
+    });
+    // There is nothing to warn of on this store.
+    assert_eq!(status["store"]["warnings"], serde_json::json!([]));
+    status["store"]["warnings"] = serde_json::json!(["a warning"]);
+    describes(&description, schema, &status, "status");
+    assert_eq!(status["state"]["ledger"][1]["kind"], "correction");
+    describes(&description, &description["components"]["schemas"]["Ledger"], &ingestor.ledger(), "ledger");
 }
