@@ -290,18 +290,11 @@ impl Members<'_> {
         let mut errors = self.errors;
         let tenant_id = required(self.tenant_id, "tenant_id", &mut errors, checked_id);
         let product_sku = required(self.product_sku, "product_sku", &mut errors, checked_id);
-        let kind = match self.kind {
-            Slot::Present(name) => required(Slot::Present(name), "kind", &mut errors, checked_kind),
-            Slot::Absent | Slot::Null => Some(Kind::Usage),
-            Slot::Refused => None,
-        };
+        let kind = optional(self.kind, "kind", &mut errors, checked_kind).map(|kind| kind.unwrap_or(Kind::Usage));
         let used_amount =
             required(self.used_amount, "used_amount", &mut errors, |digits| checked_amount(&digits, kind));
         let use_unit = required(self.use_unit, "use_unit", &mut errors, checked_unit);
-        let own_id = match self.pulse_id {
-            Slot::Present(text) => required(Slot::Present(text), "pulse_id", &mut errors, checked_id),
-            Slot::Absent | Slot::Null | Slot::Refused => None,
-        };
+        let own_id = optional(self.pulse_id, "pulse_id", &mut errors, checked_id).flatten();
         let period = match (self.timestamp, self.period_start, seed.event_time) {
             (Slot::Present(_), Slot::Present(_), _) => {
                 let detail = "must not stand beside a timestamp".to_owned();
@@ -331,6 +324,7 @@ impl Members<'_> {
     }
 }
 
+/// `None` if it is wrong, and that is noted.
 fn required<T, U>(
     slot: Slot<T>,
     field: &'static str,
@@ -343,6 +337,20 @@ fn required<T, U>(
         Slot::Refused => return None,
     };
     checked.map_err(|detail| errors.push(FieldError { field, detail })).ok()
+}
+
+/// `None` if it is wrong, and that is noted; `Some(None)` if it is not given.
+fn optional<T, U>(
+    slot: Slot<T>,
+    field: &'static str,
+    errors: &mut Vec<FieldError>,
+    check: impl FnOnce(T) -> Result<U, String>,
+) -> Option<Option<U>> {
+    match slot {
+        Slot::Present(value) => check(value).map(Some).map_err(|detail| errors.push(FieldError { field, detail })).ok(),
+        Slot::Absent | Slot::Null => Some(None),
+        Slot::Refused => None,
+    }
 }
 
 fn checked_period(read: Result<Period, String>, field: &'static str, errors: &mut Vec<FieldError>) -> Option<Period> {
