@@ -35,7 +35,7 @@ pub fn check_id(id: &str) -> Result<(), String> {
     // Letters and digits, by far the most, need no decoding.
     let plain = id.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     if !plain && id.chars().any(char::is_control) {
-        return Err("must not have control characters".to_owned());
+        return Err("must not hold control characters".to_owned());
     }
     Ok(())
 }

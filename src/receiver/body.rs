@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::amount::Amount;
 use crate::period::Period;
-use crate::pulse::{ID_BYTES_MAX, Kind, Measure, Unit};
+use crate::pulse::{self, Kind, Measure, Unit};
 
 /// One element of a delivered batch; text is borrowed from the body where it holds no escapes.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<Delivered<'_>>, BodyError> {
 
 fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyError> {
     let wrong = |field, detail: String| BodyError::Element { index, field, detail };
-    check_id(&element.tenant_id).map_err(|detail| wrong("tenant_id", detail))?;
-    check_id(&element.product_sku).map_err(|detail| wrong("product_sku", detail))?;
+    pulse::check_id(&element.tenant_id).map_err(|detail| wrong("tenant_id", detail))?;
+    pulse::check_id(&element.product_sku).map_err(|detail| wrong("product_sku", detail))?;
     let kind = Kind::from_name(element.kind.as_deref().unwrap_or(Kind::Usage.name()))
         .ok_or_else(|| wrong("kind", "must be usage or correction".to_owned()))?;
     let unit = Unit::from_name(&element.use_unit)
@@ -82,16 +82,6 @@ fn deliver(index: usize, element: Element<'_>) -> Result<Delivered<'_>, BodyErro
     };
     let Element { tenant_id, product_sku, .. } = element;
     Ok(Delivered { tenant_id, product_sku, measure: Measure { unit, kind }, used_amount, period })
-}
-
-fn check_id(id: &str) -> Result<(), String> {
-    if id.is_empty() || id.len() > ID_BYTES_MAX {
-        return Err(format!("must have 1 to {ID_BYTES_MAX} bytes"));
-    }
-    if id.chars().any(char::is_control) {
-        return Err("must not hold control characters".to_owned());
-    }
-    Ok(())
 }
 
 /// Reads a number, or a string that holds one, from its own digits, without the sign that belongs to the kind.
