@@ -134,13 +134,18 @@ impl RawSettings {
         })
     }
 
-    fn refuse_access_beside_a_url(&self, check: &mut Check) {
-        for (variable, setting) in [
+    /// Who asks Redis, and how: what stands before the host in a URL.
+    fn access_settings(&self) -> [(&'static str, &Option<String>); 4] {
+        [
             ("REDIS_USER", &self.redis_user),
             ("REDIS_PASSWORD", &self.redis_password),
             ("REDIS_PASSWORD_FILE", &self.redis_password_file),
             ("REDIS_TLS", &self.redis_tls),
-        ] {
+        ]
+    }
+
+    fn refuse_access_beside_a_url(&self, check: &mut Check) {
+        for (variable, setting) in self.access_settings() {
             if given(setting).is_some() {
                 check.mistakes.push(format!("{variable} is set beside a Redis URL, which has its own place for that"));
             }
@@ -153,12 +158,7 @@ impl RawSettings {
         if self.uses_redis() {
             return;
         }
-        for (variable, setting) in [
-            ("REDIS_PORT", &self.redis_port),
-            ("REDIS_USER", &self.redis_user),
-            ("REDIS_PASSWORD", &self.redis_password),
-            ("REDIS_PASSWORD_FILE", &self.redis_password_file),
-            ("REDIS_TLS", &self.redis_tls),
+        let others = [
             ("REDIS_SENTINEL_MASTER", &self.redis_sentinel_master),
             ("REDIS_SENTINEL_USER", &self.redis_sentinel_user),
             ("REDIS_SENTINEL_PASSWORD", &self.redis_sentinel_password),
@@ -167,7 +167,9 @@ impl RawSettings {
             ("REDIS_SHARDS", &self.redis_shards),
             ("WAIT_REPLICAS", &self.wait_replicas),
             ("REPLAY_MAX_BYTES", &self.replay_max_bytes),
-        ] {
+        ];
+        let port = ("REDIS_PORT", &self.redis_port);
+        for (variable, setting) in std::iter::once(port).chain(self.access_settings()).chain(others) {
             if given(setting).is_some() {
                 check
                     .mistakes
