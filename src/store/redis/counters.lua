@@ -5,16 +5,18 @@
 -- exception, sums of at most fifteen digits in ingest.lua, is exact: doubles hold every whole number up to 2^53.
 local LIMB = '1000000000000000000'
 
+local function carry(lo_key, lo_field, hi_key, hi_field)
+  if redis.call('HINCRBY', lo_key, lo_field, '-' .. LIMB) >= 0 then
+    redis.call('HINCRBY', hi_key, hi_field, 1)
+  else
+    -- The sum was just below 1e18 and only its double was not: no carry, so that lo stays canonical.
+    redis.call('HINCRBY', lo_key, lo_field, LIMB)
+  end
+end
+
 local function add(lo_key, lo_field, hi_key, hi_field, lo, hi)
   if hi ~= '0' then redis.call('HINCRBY', hi_key, hi_field, hi) end
-  if redis.call('HINCRBY', lo_key, lo_field, lo) >= 1e18 then
-    if redis.call('HINCRBY', lo_key, lo_field, '-' .. LIMB) >= 0 then
-      redis.call('HINCRBY', hi_key, hi_field, 1)
-    else
-      -- The sum was just below 1e18 and only its double was not: no carry, so that lo stays canonical.
-      redis.call('HINCRBY', lo_key, lo_field, LIMB)
-    end
-  end
+  if redis.call('HINCRBY', lo_key, lo_field, lo) >= 1e18 then carry(lo_key, lo_field, hi_key, hi_field) end
 end
 
 local function subtract(key, lo_field, hi_field, lo, hi)
@@ -36,9 +38,13 @@ local function subtract_counter(key, prefix, unit, lo, hi)
   subtract(key, name .. ':lo', name .. ':hi', lo, hi)
 end
 
--- A unit's corrections are counted under a name of their own, as what they take back: no counter is below zero.
-local UNITS = {'KB', 'MB', 'GB', 'KB/sec', 'MB/sec', 'GB/sec'}
-for i = 1, 6 do UNITS[i + 6] = UNITS[i] .. ' correction' end
+-- Each unit, and its corrections: they are counted under a name of their own, as what they take back, so that no counter is
+-- below zero. A function, since `ingest.lua` has no use for them.
+local function measures()
+  local names = {'KB', 'MB', 'GB', 'KB/sec', 'MB/sec', 'GB/sec'}
+  for i = 1, 6 do names[i + 6] = names[i] .. ' correction' end
+  return names
+end
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -47,7 +53,7 @@ end
 
 -- Whole numbers above 1e14 would print in scientific notation.
 local function digits(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local function fenced(lease_key, token)

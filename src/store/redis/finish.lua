@@ -8,7 +8,7 @@ if fenced(KEYS[1], ARGV[1]) then return redis.error_reply(FENCED) end
 if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then return 0 end
 local fields = {}
 for _, name in ipairs({'start', 'end', 'sealed_at', 'next_batch'}) do fields[#fields + 1] = ARGV[2] .. ':' .. name end
-for _, unit in ipairs(UNITS) do
+for _, unit in ipairs(measures()) do
   fields[#fields + 1] = ARGV[2] .. ':' .. unit .. ':lo'
   fields[#fields + 1] = ARGV[2] .. ':' .. unit .. ':hi'
 end

@@ -26,7 +26,7 @@ if step == 'retry' or step == 'dead' then
 end
 
 local function move(from, to)
-  for _, unit in ipairs(UNITS) do
+  for _, unit in ipairs(measures()) do
     local total = redis.call('HMGET', batch, unit .. ':lo', unit .. ':hi')
     if total[1] then
       subtract_counter(ledger, from, unit, total[1], total[2])

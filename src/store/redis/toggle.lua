@@ -14,7 +14,7 @@ if head[1] ~= ARGV[2] or now < ends then return 0 end
 local next_end = now - now % interval + interval
 local seam = digits(math.max(ends, next_end - interval))
 local holds, counters = redis.call('EXISTS', KEYS[4], KEYS[5]) > 0, {}
-for _, unit in ipairs(UNITS) do
+for _, unit in ipairs(measures()) do
   for _, limb in ipairs({':lo', ':hi'}) do
     local value = redis.call('HGET', state, unit .. limb)
     if value then

@@ -129,9 +129,9 @@ impl RedisWriter {
         let mut totals = UnitTotals::default();
         places.iter().for_each(|&place| totals.add(entries[place].key.measure(), entries[place].amount));
         command.arg(totals.non_zero().count()).arg(places.len()).arg(u8::from(differ(places, entries)));
-        for (unit, total) in totals.non_zero() {
+        for (measure, total) in totals.non_zero() {
             let (hi, lo) = total.to_limbs();
-            command.arg(unit.name()).arg(hi).arg(lo / 1_000_000_000).arg(lo % 1_000_000_000);
+            command.arg(measure.name()).arg(hi).arg(lo);
         }
         for &place in places {
             command.arg(entries[place].key.as_str());

@@ -150,10 +150,11 @@ fn full_counters_refuse_the_whole_group() {
     add(&store, &[plain(&a, 1)]);
     let before = store.open_generation(0).unwrap();
     let _: () = server.connection().hset("ingestor:{0}:ledger", "acknowledged:KB:hi", "9100000000000000000").unwrap();
-    let refused = store.writer().commit(&[plain(&a, 1)], PATIENCE);
-    assert_eq!(refused.outcomes, [NotStored]);
+    let refused = store.writer().commit(&[plain(&a, 1), plain(&a, 10i128.pow(18))], PATIENCE);
+    assert_eq!(refused.outcomes, [NotStored, NotStored]);
     assert!(matches!(&refused.error, Some(StoreError::Misconfigured(text)) if text.contains("FULL")), "{refused:?}");
     assert_eq!(store.open_generation(0).unwrap(), before);
+    assert_eq!(commit(&store, &[plain(&a, 1)]), [Stored], "there is room for what carries one at most");
     let out_of_range = store.writer().commit(&[plain(&a, i128::MAX)], PATIENCE);
     assert_eq!(out_of_range.outcomes, [NotStored]);
 }
