@@ -122,13 +122,13 @@ pub struct RawSettings {
     /// For how long a deliverer that died keeps the others waiting [default: 15s]
     #[arg(long, env = "LEASE_DURATION", hide_env_values = true, value_name = "DURATION")]
     pub lease_duration: Option<String>,
-    /// Threads that commit groups [default: 2 for the embedded store; for Redis one a core, 2 to 4]
+    /// Threads that commit groups [default: 2 for the embedded store; for Redis one a core, 2 to 4, with shards half of that]
     #[arg(long, env = "WORKERS", hide_env_values = true, value_name = "N")]
     pub workers: Option<String>,
     /// Pulses that may wait for a worker; beyond it the answer is 503 [default: 50000]
     #[arg(long, env = "CHANNEL_CAPACITY", hide_env_values = true, value_name = "N")]
     pub channel_capacity: Option<String>,
-    /// Pulses committed together at most, unless one request has more [default: 10000; 1000 on Redis without shards]
+    /// Pulses committed together at most, unless one request has more [default: 10000; on Redis 1000, with shards 20000]
     #[arg(long, env = "GROUP_MAX", hide_env_values = true, value_name = "N")]
     pub group_max: Option<String>,
     /// Connections at once; a further one is answered with 503 [default: 10000, or what the limits of open files and threads allow]

@@ -241,16 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_as_large_as_the_store_likes() {
-        let group_max = |raw: RawSettings| raw.validate().unwrap().commit.group_max;
-        assert_eq!(group_max(RawSettings::default()), 10_000);
+    fn groups_are_as_large_and_as_many_as_the_store_likes() {
+        let commit = |raw: RawSettings| raw.validate().unwrap().commit;
+        let group_max = |raw: RawSettings| commit(raw).group_max;
+        let embedded = RawSettings::default();
+        assert_eq!((group_max(embedded.clone()), commit(embedded).workers), (10_000, 2));
         let redis = RawSettings { redis_host: some("localhost"), ..RawSettings::default() };
         assert_eq!(group_max(redis.clone()), 1000);
         assert_eq!(group_max(RawSettings { redis_shards: some("1"), ..redis.clone() }), 1000);
-        assert_eq!(group_max(RawSettings { redis_shards: some("8"), ..redis.clone() }), 10_000);
-        assert_eq!(group_max(RawSettings { redis_shards: some("8"), group_max: some("7"), ..redis }), 7);
+        let sharded = RawSettings { redis_shards: some("8"), ..redis.clone() };
+        assert_eq!(group_max(sharded.clone()), 20_000);
+        assert_eq!(commit(sharded.clone()).workers, commit(redis).workers / 2);
+        assert_eq!(group_max(RawSettings { group_max: some("7"), ..sharded }), 7);
         let nodes = RawSettings { redis_cluster_nodes: some("one"), ..RawSettings::default() };
-        assert_eq!(group_max(nodes.clone()), 10_000);
+        assert_eq!(group_max(nodes.clone()), 20_000);
         assert_eq!(group_max(RawSettings { redis_shards: some("01"), ..nodes }), 1000);
     }
 

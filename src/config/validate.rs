@@ -81,9 +81,12 @@ impl RawSettings {
         // The embedded store commits one group at a time; the second worker answers while the first one commits. Redis
         // runs one script at a time too: more workers make smaller groups, and each group costs it a call and a sync.
         // A larger group costs SQLite less a pulse: it writes each page of the table that changed once a group. Over shards it
-        // is split into a call for each, at once, and each call pays for itself.
-        let workers = if self.uses_redis() { cores.clamp(2, 4) } else { 2 };
-        let group_max = if self.uses_redis() && !self.is_sharded() { 1000 } else { 10_000 };
+        // is split into a call for each, all at once, so that few workers with large groups fill those best.
+        let (workers, group_max) = match (self.uses_redis(), self.is_sharded()) {
+            (false, _) => (2, 10_000),
+            (true, false) => (cores.clamp(2, 4), 1000),
+            (true, true) => (cores.clamp(2, 4) / 2, 20_000),
+        };
         let request_timeout =
             Check::default().duration("REQUEST_TIMEOUT", &self.request_timeout, secs(10), secs(1), secs(300));
         CommitSettings {
