@@ -12,8 +12,9 @@ KEYS = [base64.b64decode(secret.removeprefix("whsec_")) for secret in os.environ
 PORT, DATABASE = (sys.argv[1:] + ["8090", "receiver.sqlite3"][len(sys.argv) - 1:])[:2]
 LOCK = threading.Lock()
 BOOK = sqlite3.connect(DATABASE, check_same_thread=False, isolation_level=None)
-BOOK.execute("CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY)")
-BOOK.execute("CREATE TABLE IF NOT EXISTS totals (tenant, sku, unit, amount, PRIMARY KEY (tenant, sku, unit))")
+BOOK.execute("CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, content)")
+# Corrections and the hours of late pulses stand in rows of their own.
+BOOK.execute("CREATE TABLE IF NOT EXISTS totals (tenant, sku, unit, kind, hour, amount, PRIMARY KEY (tenant, sku, unit, kind, hour))")
 
 
 def is_genuine(headers, body):
@@ -24,17 +25,22 @@ def is_genuine(headers, body):
     return fits and abs(time.time() - int(sent_at)) <= 300
 
 
-def count_once(batch_id, aggregates):
-    """Adds the batch and remembers its id in one transaction; a known id adds nothing."""
+def count_once(batch_id, body):
+    """Adds the batch and remembers its id in one transaction; a known id adds nothing, and never has other content."""
     setcontext(Context(prec=60))  # of this thread: sums keep all their digits
+    content = hashlib.sha256(body).hexdigest()
     with LOCK, BOOK:
         BOOK.execute("BEGIN IMMEDIATE")
-        if BOOK.execute("INSERT OR IGNORE INTO batches VALUES (?)", [batch_id]).rowcount:
-            for one in aggregates:
-                key = [one["tenant_id"], one["product_sku"], one["use_unit"]]
-                row = BOOK.execute("SELECT amount FROM totals WHERE (tenant, sku, unit) = (?, ?, ?)", key).fetchone()
-                total = Decimal(row[0] if row else 0) + Decimal(one["used_amount"])
-                BOOK.execute("REPLACE INTO totals VALUES (?, ?, ?, ?)", [*key, f"{total:f}"])
+        if known := BOOK.execute("SELECT content FROM batches WHERE id = ?", [batch_id]).fetchone():
+            if known[0] != content:
+                raise ValueError("other content under a known id")
+            return
+        BOOK.execute("INSERT INTO batches VALUES (?, ?)", [batch_id, content])
+        for one in json.loads(body, parse_int=str, parse_float=str):  # numbers as text: a float would round them
+            key = [one["tenant_id"], one["product_sku"], one["use_unit"], one.get("kind", "usage"), one.get("period_start", "")]
+            row = BOOK.execute("SELECT amount FROM totals WHERE (tenant, sku, unit, kind, hour) = (?, ?, ?, ?, ?)", key).fetchone()
+            total = Decimal(row[0] if row else 0) + Decimal(one["used_amount"])
+            BOOK.execute("REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?)", [*key, f"{total:f}"])
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -45,8 +51,7 @@ class Receiver(BaseHTTPRequestHandler):
         status = 401  # pauses the sender; nothing is lost by it
         try:
             if is_genuine(self.headers, body):
-                # Numbers as text: a float would round them.
-                count_once(self.headers["webhook-id"], json.loads(body, parse_int=str, parse_float=str))
+                count_once(self.headers["webhook-id"], body)
                 status = 200
         except (ValueError, LookupError, TypeError, ArithmeticError):
             status = 422  # this batch is refused for good; the sender keeps it for its operator

@@ -1,5 +1,7 @@
 //! Signed deliveries, verified by others: the published library, the reference receiver, the example.
 
+use std::time::{Duration, SystemTime};
+
 use crate::support::ingestor::Ingestor;
 use crate::support::process::Process;
 use crate::support::pulses::{pulse, pulse_with_id};
@@ -83,6 +85,12 @@ fn the_example_receiver_verifies_and_counts_once() {
     ingestor.wait_for_ledger_kb("delivered", large);
     assert_eq!(ingestor.post(&pulse_with_id("a", "0.000000001", "2")).status, 204);
     ingestor.wait_for_ledger_kb("delivered", "123456789012345678.000000002");
+    let yesterday = humantime::format_rfc3339_seconds(SystemTime::now() - Duration::from_secs(24 * 3600)).to_string();
+    let late = pulse("b", "3").replace('}', &format!(r#","timestamp":"{yesterday}"}}"#));
+    let correction = r#"{"tenant_id":"b","product_sku":"sku","used_amount":-1.5,"use_unit":"KB","kind":"correction","pulse_id":"3"}"#;
+    for body in [&late, correction, &pulse("b", "7")] {
+        assert_eq!(ingestor.post(body).status, 204);
+    }
 
     // What an ingestor that works does not show: the same batch again, forgeries, and the rest.
     let report = ingestor.run(&["conformance"]);
@@ -105,4 +113,11 @@ fn the_example_receiver_verifies_and_counts_once() {
     ] {
         assert_eq!(amount(tenant), expected, "{tenant}");
     }
+    ingestor.wait_until_at_rest();
+    let query = "SELECT kind || ' ' || hour || ' ' || amount FROM totals WHERE tenant = 'b' ORDER BY kind, hour";
+    let mut rows = book.prepare(query).expect("the table is there");
+    let rows: Result<Vec<String>, _> = rows.query_map((), |row| row.get(0)).and_then(Iterator::collect);
+    let hour = &yesterday[.."2026-01-02T03".len()];
+    let expected = ["correction  -1.5", "usage  7", &format!("usage {hour}:00:00Z 3")];
+    assert_eq!(rows.expect("it can be read"), expected);
 }
