@@ -14,14 +14,16 @@ const LIKENESS_MAX: f64 = 0.75;
 
 static MISTAKES: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Reads `.env` in the working directory, if there is one. What the real environment has is left alone. Returns what
+/// Reads `.env` in the working directory, if there is one. What the real environment has is left alone, and so is a secret
+/// that it has in a file instead, or the other way round. Returns what
 /// its owner should know of; lines that can't be read are among the mistakes of the settings from now on.
 ///
 /// Call it before the first thread starts.
 pub fn load_env_file() -> Vec<String> {
     let (mistakes, warnings) = match std::fs::read_to_string(Path::new(PATH)) {
         Ok(text) => {
-            let file = EnvFile::read(&text);
+            let in_environment = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            let file = EnvFile::read(&text, in_environment);
             let load = dotenvy::from_read(file.sound.as_bytes());
             let failed = load.err().map(|error| format!("{PATH}: {error}"));
             (file.mistakes.into_iter().chain(failed).collect(), file.warnings)
@@ -66,7 +68,8 @@ enum Piece {
 }
 
 impl EnvFile {
-    fn read(text: &str) -> EnvFile {
+    /// Leaves out what the environment has in its other form.
+    fn read(text: &str, in_environment: impl Fn(&str) -> bool) -> EnvFile {
         let (mut file, settings) = (EnvFile::default(), settings());
         let (mut first, mut piece) = (1, String::new());
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
@@ -79,7 +82,9 @@ impl EnvFile {
                 Piece::Open => continue,
                 Piece::Broken => file.refuse(first),
                 Piece::Sound(names) => {
-                    file.sound.push_str(&piece);
+                    if !names.iter().any(|name| settings.contains(name) && in_environment(&other_form(name))) {
+                        file.sound.push_str(&piece);
+                    }
                     names.iter().for_each(|name| file.look_at(first, name, &settings));
                 }
             }
@@ -124,6 +129,11 @@ impl Piece {
     }
 }
 
+/// The name of a secret's file for that of the secret, and the other way round.
+fn other_form(name: &str) -> String {
+    name.strip_suffix("_FILE").map_or_else(|| format!("{name}_FILE"), str::to_owned)
+}
+
 /// The variables that this program reads.
 fn settings() -> BTreeSet<String> {
     let command = RawTarget::augment_args(RawSettings::augment_args(clap::Command::new("all")));
@@ -137,7 +147,7 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_is_named_by_its_number_and_the_rest_is_read() {
         let text = "\u{feff}# one\nWORKERS=a b\nLOG_DIR='two\nlines'\n\nhunter2\nGROUP_MAX=7 \nLOG_LEVEL='x\ny\n";
-        let file = EnvFile::read(text);
+        let file = EnvFile::read(text, |_| false);
         let places: Vec<_> = file.mistakes.iter().map(|mistake| mistake.split(':').next().unwrap()).collect();
         assert_eq!(places, [".env, line 2", ".env, line 6", ".env, line 8"]);
         assert!(!file.mistakes.concat().contains("hunter2"));
@@ -145,6 +155,15 @@ mod tests {
         let read: Result<Vec<_>, _> = dotenvy::from_read_iter(file.sound.as_bytes()).collect();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(read.unwrap(), [pair("LOG_DIR", "two\nlines"), pair("GROUP_MAX", "7")]);
+    }
+
+    #[test]
+    fn a_secret_of_the_environment_stands_for_its_file_in_the_file() {
+        let text = "REDIS_URL_FILE=a\nSENDER_SIGNING_SECRET=b\nLOG_DIR=c\n";
+        let read = |environment: &str| EnvFile::read(text, |name| name == environment).sound;
+        assert_eq!(read("REDIS_URL"), "SENDER_SIGNING_SECRET=b\nLOG_DIR=c\n");
+        assert_eq!(read("SENDER_SIGNING_SECRET_FILE"), "REDIS_URL_FILE=a\nLOG_DIR=c\n");
+        assert_eq!(read("LOG_DIR"), text, "the same form is left alone when it is read");
     }
 
     #[test]
@@ -156,7 +175,7 @@ mod tests {
             ("API_URL_SENDERS", "API_URL_SENDER"),
             ("API_KEY_FILE", "API_KEYS_FILE"),
         ] {
-            let file = EnvFile::read(&format!("LOG_DIR=x\n  export {name}=1\n"));
+            let file = EnvFile::read(&format!("LOG_DIR=x\n  export {name}=1\n"), |_| false);
             let expected = format!(".env, line 2: there is no setting {name}; is {meant} meant?");
             assert_eq!(file.warnings, [expected]);
         }
@@ -169,10 +188,10 @@ mod tests {
         let text: String =
             names.chain(["PATH", "RUST_LOG", "TZ", "AWS_REGION"]).map(|name| format!("{name}=1\n")).collect();
         assert!(text.len() > 100, "{text}");
-        let file = EnvFile::read(&text);
+        let file = EnvFile::read(&text, |_| false);
         assert_eq!(file.warnings, [""; 0]);
         let all: String = settings().iter().map(|name| format!("{name}=1\n")).collect();
         assert!(all.len() > 500, "{all}");
-        assert!(EnvFile::read(&all).warnings.is_empty());
+        assert!(EnvFile::read(&all, |_| false).warnings.is_empty());
     }
 }
