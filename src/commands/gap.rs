@@ -59,7 +59,12 @@ pub fn run(args: &GapArgs) -> ExitCode {
             eprintln!("shard {shard}: {forgotten} forgotten, its batches are sent");
             ExitCode::SUCCESS
         }
-        Action::List => ExitCode::SUCCESS,
+        Action::List => {
+            if gaps.is_empty() {
+                eprintln!("no gaps");
+            }
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -41,6 +41,9 @@ pub fn run(args: &OutboxArgs) -> ExitCode {
         Ok(entries) => entries,
         Err(error) => return super::fail(error),
     };
+    if entries.is_empty() {
+        eprintln!("no batch waits in the outbox");
+    }
     let documents: Vec<BatchDocument<'_>> = entries.iter().map(BatchDocument::waiting).collect();
     args.format.print(&documents, || {
         entries.iter().map(|entry| line(&entry.batch, entry.attempts, &state(entry)) + "\n").collect()
