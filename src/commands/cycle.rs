@@ -23,7 +23,8 @@ const LOOKED_AT_MAX: u64 = 200;
 ///
 /// The store is told, and the process that delivers does the rest: it toggles within a second, waits the stabilization
 /// delay, makes the batches and sends them. The next window begins where this one ends. Batches that wait for their next
-/// attempt are tried at once too. The exit code is 0 once everything is confirmed, 1 if that has not happened by --timeout.
+/// attempt are tried at once too. The exit code is 0 once everything is confirmed, 1 if that has not happened by --timeout
+/// or a batch became a dead letter.
 ///
 /// How many batches became dead letters is in the store. How many were confirmed only the process that delivers knows: it
 /// is asked (GET /status.json, on ADMIN_ADDR if that is set) where these settings lead to it.
@@ -110,8 +111,11 @@ pub fn run(args: &CycleArgs, stop: &Shutdown) -> ExitCode {
         Err(error) => return super::fail(error),
     };
     args.format.print(&progress, || progress.to_text());
-    if no_wait || progress.delivered {
+    if no_wait || (progress.delivered && progress.dead_letters == 0) {
         ExitCode::SUCCESS
+    } else if progress.delivered {
+        let refused = counted(progress.dead_letters, "batch became a dead letter", "batches became dead letters");
+        super::fail(format!("{refused}: ingestor dead-letters list has the reasons"))
     } else {
         super::fail(format!("after {} {}", span(timeout), progress.obstacle()))
     }

@@ -9,8 +9,13 @@ use crate::support::{TestStore, on_both_stores};
 
 on_both_stores!(a_cycle_comes_at_once, a_cycle_says_what_it_waits_for, a_cycle_counts_what_became_of_the_batches);
 
+/// What it says, and ends with 1 if there are dead letters.
 fn cycle(ingestor: &Ingestor, settings: &[&str]) -> Value {
-    let printed = ingestor.run_well(&[&["cycle"], settings, &["now", "--json"]].concat());
+    let ended = ingestor.run(&[&["cycle"], settings, &["now", "--json"]].concat());
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let became_dead = String::from_utf8_lossy(&ended.stderr).contains("became a dead letter");
+    assert_eq!(ended.status.code(), Some(i32::from(became_dead)), "{ended:?}");
+    assert_eq!(became_dead, !printed.contains(r#""dead_letters": 0"#), "{ended:?}");
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error} in {printed}"))
 }
 
