@@ -42,7 +42,7 @@ fn a_person_sees_how_it_is_doing(store: TestStore) {
 
     // Something that an operator must look at.
     assert_eq!(ingestor.post(&pulse("bad", "2")).status, 204);
-    ingestor.run_well(&["cycle", "now"]);
+    assert_eq!(ingestor.run(&["cycle", "now"]).status.code(), Some(1));
     browser.wait_for_text("#dead", "1 batch");
     browser.wait_for_text("#attention", "among the dead letters");
     browser.wait_for_text("#state", "needs attention");
@@ -96,7 +96,7 @@ fn the_page_suits_a_phone_the_dark_and_a_screen_reader() {
     let ingestor = Ingestor::delivering(&TestStore::Embedded, &receiver, &settings);
     // As wide as amounts get.
     assert_eq!(ingestor.post(&list(&[pulse("a", "999999999999999999.123456789"), pulse("bad", "2")])).status, 200);
-    ingestor.run_well(&["cycle", "now"]);
+    assert_eq!(ingestor.run(&["cycle", "now"]).status.code(), Some(1));
     let browser = Browser::open();
     browser.go(&page_of(&ingestor));
     browser.wait_for_text("#cycles", "1 of 2");
