@@ -51,9 +51,9 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Whole numbers above 1e14 would print in scientific notation.
+-- Whole numbers above 1e14 would print in scientific notation. Not '%d', which ends at 2^31 where Redis is built for 32 bits.
 local function digits(number)
-  return string.format('%d', number)
+  return string.format('%.0f', number)
 end
 
 local function fenced(lease_key, token)

@@ -106,7 +106,7 @@ local function sums_of_short()
   for i = 1, count do
     local old, amount = present[i], ARGV[amounts + i]
     if not old or #old > SHORT or #amount > SHORT then return end
-    sums[2 * i - 1], sums[2 * i] = ARGV[fields + i], format('%d', old + amount)
+    sums[2 * i - 1], sums[2 * i] = ARGV[fields + i], format('%.0f', old + amount)
   end
   return sums
 end
@@ -213,7 +213,7 @@ local function take_each()
       low, middle = low - borrow * 1e9, middle + borrow
       borrow = math.floor(middle / 1e9)
       middle, hi = middle - borrow * 1e9, hi + borrow
-      total.hi, total.lo = digits(hi), middle > 0 and string.format('%d%09d', middle, low) or digits(low)
+      total.hi, total.lo = digits(hi), middle > 0 and string.format('%.0f%09.0f', middle, low) or digits(low)
     end
   end
   return table.concat(verdicts)
